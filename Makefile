@@ -1,0 +1,54 @@
+# What a person types. Everything is installed into .venv/; nothing outside the checkout is touched but Debian packages
+# that are missing, and those only by root.
+PYTHON ?= python3.11
+BIN := .venv/bin
+FAQ ?=
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test test-long check fix bench lock fit clean
+
+help:  ## 이 목록을 보여 줍니다
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+setup: .venv/.installed  ## 실행에 필요한 것을 .venv/에 설치합니다
+
+setup-dev: .venv/.installed-dev  ## 개발과 시험에 필요한 것까지 설치합니다
+
+.venv/.installed: requirements.lock pyproject.toml deploy/setup.sh
+	@PYTHON=$(PYTHON) bash deploy/setup.sh requirements.lock
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.lock pyproject.toml deploy/setup.sh
+	@PYTHON=$(PYTHON) bash deploy/setup.sh requirements-dev.lock
+	@touch .venv/.installed $@
+
+run: setup  ## 챗봇을 시작합니다 (FAQ=파일 을 주면 그 FAQ로)
+	@$(BIN)/smartstore index $(FAQ)
+	@$(BIN)/smartstore ask
+
+test: check  ## 모든 검사와 시험을 실행합니다
+	@$(PYTEST) -m "not long"
+
+test-long: check  ## 횟수를 줄이지 않은 시험까지 실행합니다
+	@$(PYTEST)
+
+check: setup-dev  ## 형식, 규칙, 타입을 검사합니다
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+fix: setup-dev  ## 형식과 규칙을 고칩니다
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: setup-dev  ## 성능을 재어 출력합니다
+	@$(BIN)/python tests/benchmarks/answering.py $(FAQ)
+	@$(BIN)/python tests/benchmarks/indexing.py $(FAQ)
+
+lock: setup-dev  ## 잠금 파일을 다시 만듭니다
+	@$(BIN)/uv pip compile -q pyproject.toml deploy/tools.in -o requirements.lock --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11
+	@$(BIN)/uv pip compile -q pyproject.toml deploy/tools.in --group dev -c requirements.lock -o requirements-dev.lock --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11
+
+clean:  ## .venv/와 만들어진 것을 지웁니다
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The FAQ and its index: loading, cleaning, Korean text, embedding, Milvus."""

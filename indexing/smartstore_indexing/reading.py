@@ -1,0 +1,92 @@
+"""The index as readers see it: one whole version at a time, held in memory, followed when the alias moves."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from smartstore_indexing.errors import IndexMissing, IndexOutdated
+from smartstore_indexing.faq import FAQ, Catalog
+from smartstore_indexing.milvus import Collections, Manifest
+from smartstore_indexing.nodes import FORMAT, PARTS, Part, node_id
+
+FOLLOW_SECONDS = 2.0  # how long a moved alias may stay unnoticed; the collection before it is kept meanwhile
+REINDEX = "`smartstore index`"
+
+
+@dataclass(frozen=True, slots=True)
+class PartIndex:
+    """One part of all FAQs, in the catalog's order: vectors (n, dimensions) float32 of unit length, and morphemes."""
+
+    vectors: np.ndarray
+    terms: list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One index version: its collection, its manifest, all of its FAQs, and what is searched in them."""
+
+    collection: str
+    manifest: Manifest
+    catalog: Catalog
+    parts: dict[Part, PartIndex]
+
+
+class IndexReader:
+    """Hands out the snapshot in use."""
+
+    def __init__(self, *, collections: Collections, embedder: str) -> None:
+        """Borrow the collections; `embedder` names the model that questions will be embedded with."""
+        self._collections = collections
+        self._embedder = embedder
+        self._snapshot: Snapshot | None = None
+        self._looked_at = 0.0
+        self._loading = asyncio.Lock()
+
+    async def snapshot(self) -> Snapshot:
+        """Return the snapshot in use, at most FOLLOW_SECONDS old.
+
+        Raises:
+            IndexMissing: nothing has been indexed yet.
+            IndexOutdated: the index was made by another embedding model or an older format.
+            StoreUnavailable: Milvus does not answer.
+        """
+        if self._snapshot is not None and self._is_fresh():
+            return self._snapshot
+        async with self._loading:
+            if self._snapshot is not None and self._is_fresh():
+                return self._snapshot
+            name = await self._collections.current()
+            if name is None:
+                raise IndexMissing(f"아직 색인된 FAQ가 없습니다. 먼저 {REINDEX}를 실행해 주세요.")
+            if self._snapshot is None or self._snapshot.collection != name:
+                self._snapshot = await self._load(name)
+            self._looked_at = time.monotonic()
+            return self._snapshot
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._looked_at < FOLLOW_SECONDS
+
+    async def _load(self, name: str) -> Snapshot:
+        manifest = await self._collections.manifest(name)
+        if manifest is None or manifest.format != FORMAT:
+            raise IndexOutdated(f"색인이 이전 형식으로 만들어져 읽을 수 없습니다. {REINDEX}를 다시 실행해 주세요.")
+        if manifest.embedder != self._embedder:
+            raise IndexOutdated(
+                f"색인은 임베딩 모델 {manifest.embedder}(으)로 만들어졌고 지금 설정은 {self._embedder}입니다. "
+                f"{REINDEX}를 다시 실행하면 지금 모델로 새로 만듭니다."
+            )
+        await self._collections.load(name)
+        faqs = await self._collections.faqs(name)
+        nodes = await self._collections.parts(name)
+        parts = {part: _part_index(faqs, nodes, part) for part in PARTS}
+        return Snapshot(name, manifest, Catalog(faqs), parts)
+
+
+def _part_index(faqs: list[FAQ], nodes: dict[str, tuple[list[float], str]], part: Part) -> PartIndex:
+    found = [nodes[node_id(faq.id, part)] for faq in faqs]
+    return PartIndex(
+        vectors=np.array([vector for vector, _ in found], dtype=np.float32),
+        terms=[morphs.split() for _, morphs in found],
+    )

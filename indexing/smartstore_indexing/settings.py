@@ -1,0 +1,162 @@
+"""Every setting of the program: SMARTSTORE_… variables, "__" between a group and its field; .env.example lists them."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from smartstore_indexing.errors import Misconfigured
+from smartstore_indexing.loading import SAMPLE
+
+PREFIX = "SMARTSTORE_"
+EMBEDDED_MILVUS = "milvus.db"
+EXTRACTIVE, OPENAI = "extractive", "openai"
+
+
+class Group(BaseModel):
+    """A group of settings; a misspelt name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MilvusSettings(Group):
+    """Where the vectors live."""
+
+    uri: str = Field("", description="Milvus 주소. 비우면 데이터 폴더의 Milvus Lite 파일을 씁니다.")
+    token: SecretStr = Field(SecretStr(""), description="Milvus 인증 토큰 (사용자:비밀번호).")
+    alias: str = Field(
+        "smartstore_faq", pattern=r"^[a-z][a-z0-9_]{0,63}$", description="검색이 읽는 별칭(alias)의 이름."
+    )
+    timeout_seconds: float = Field(10.0, gt=0, le=120, description="Milvus 호출 하나의 제한 시간(초).")
+
+
+class OpenAISettings(Group):
+    """The OpenAI model, used when there is a key."""
+
+    model: str = Field("gpt-4.1-mini", min_length=1, description="OpenAI 모델 이름.")
+    temperature: float = Field(0.1, ge=0, le=2, description="낮을수록 같은 질문에 같은 답을 합니다.")
+    max_tokens: int = Field(800, ge=16, le=16_384, description="답변 하나의 최대 토큰 수.")
+    context_window: int = Field(128_000, ge=2_048, description="모델이 읽을 수 있는 토큰 수.")
+    timeout_seconds: float = Field(30.0, gt=0, le=300, description="모델 호출 하나의 제한 시간(초).")
+    max_retries: int = Field(1, ge=0, le=5, description="첫 토큰 전에 실패했을 때 다시 시도하는 횟수.")
+
+
+class MemorySettings(Group):
+    """How much of a conversation is kept."""
+
+    max_turns: int = Field(20, ge=1, le=200, description="대화 하나에 보관하는 문답 수.")
+    days: float = Field(3.0, gt=0, le=365, description="마지막으로 쓴 뒤 대화를 보관하는 날 수.")
+
+
+class Settings(BaseSettings):
+    """All settings, read once and passed down; secrets never show in a repr."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    data_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("smartstore-chatbot"),
+        description="내장 저장소(벡터, 대화)를 두는 폴더. 기본값은 사용자 데이터 폴더입니다.",
+    )
+    faq: Path = Field(
+        SAMPLE, description="색인할 FAQ 파일(.pkl, .csv, .jsonl). 기본값은 함께 들어 있는 예시 FAQ입니다."
+    )
+    model: str = Field(
+        "",
+        pattern=rf"^({EXTRACTIVE}|{OPENAI})?$",
+        description="기본 모델: extractive(FAQ 그대로) 또는 openai. 비우면 OPENAI_API_KEY가 있을 때 openai입니다.",
+    )
+    question_timeout_seconds: float = Field(60.0, gt=0, le=600, description="질문 하나의 전체 제한 시간(초).")
+    openai_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("OPENAI_API_KEY"),
+        description="OpenAI 키. 없으면 FAQ에서 그대로 답합니다.",
+    )
+    openai_base_url: str = Field(
+        "https://api.openai.com/v1",
+        validation_alias=AliasChoices("OPENAI_BASE_URL"),
+        description="OpenAI 호환 서버의 주소.",
+    )
+    milvus: MilvusSettings = MilvusSettings()
+    openai: OpenAISettings = OpenAISettings()
+    memory: MemorySettings = MemorySettings()
+
+    @model_validator(mode="after")
+    def _timeouts_nest(self) -> "Settings":
+        if self.openai.timeout_seconds >= self.question_timeout_seconds:
+            raise ValueError("OPENAI__TIMEOUT_SECONDS는 QUESTION_TIMEOUT_SECONDS보다 짧아야 합니다")
+        return self
+
+    @model_validator(mode="after")
+    def _model_has_its_key(self) -> "Settings":
+        if self.model == OPENAI and not self.openai_api_key.get_secret_value():
+            raise ValueError("MODEL=openai에는 OPENAI_API_KEY가 필요합니다")
+        return self
+
+    @property
+    def default_model(self) -> str:
+        """Return the model that answers when a question names none."""
+        return self.model or (OPENAI if self.openai_api_key.get_secret_value() else EXTRACTIVE)
+
+    @property
+    def milvus_is_embedded(self) -> bool:
+        """Tell whether the vectors live in a Milvus Lite file of the data folder."""
+        return not self.milvus.uri
+
+    @property
+    def milvus_uri(self) -> str:
+        """Return the address that the Milvus clients open."""
+        return self.milvus.uri or str(self.data_dir / EMBEDDED_MILVUS)
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Return the settings of the environment and .env, overrides first.
+
+    Raises:
+        Misconfigured: a value is out of its bounds, or a SMARTSTORE_ variable has a name that no setting has.
+    """
+    names = os.environ if environment is None else environment  # noqa: TID251  the one place that may
+    known = _variable_names(Settings)
+    unknown = sorted(name for name in names if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise Misconfigured(f"모르는 설정입니다: {', '.join(unknown)}. .env.example에서 이름을 확인해 주세요.")
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "__".join(str(part) for part in first["loc"]).upper()
+        raise Misconfigured(f"설정이 올바르지 않습니다: {where} {first['msg']}".strip()) from error
+
+
+def variables() -> dict[str, tuple[object, str]]:
+    """Return every environment variable's default and description, in the order of the settings."""
+    found: dict[str, tuple[object, str]] = {}
+    for name, field in Settings.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, Group):
+            for part, inner in group.model_fields.items():
+                found[f"{PREFIX}{name}__{part}".upper()] = (inner.default, inner.description or "")
+        else:
+            default = None if field.default_factory else field.default
+            found[name.upper() if field.validation_alias else f"{PREFIX}{name}".upper()] = (
+                default,
+                field.description or "",
+            )
+    return found
+
+
+def _variable_names(settings: type[Settings]) -> set[str]:
+    groups = {f"{PREFIX}{name}".upper() for name, f in settings.model_fields.items() if isinstance(f.default, Group)}
+    return groups | set(variables())

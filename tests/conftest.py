@@ -1,0 +1,102 @@
+"""What the tests share: one index of the sample FAQ, one open bot, the scripted model server, and waiting."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from smartstore_indexing.settings import Settings, load_settings
+from smartstore_workflows import Chatbot
+from smartstore_workflows.app import build
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+REAL_FAQ = SHARED / "data" / "final_result.pkl"
+STUB = Path(__file__).parent / "servers" / "stub_openai.py"
+START_SECONDS = 30.0
+
+
+def settings_for(data_dir: Path, **overrides: object) -> Settings:
+    """Return settings of their own world: nothing of the environment or of a .env file."""
+    return load_settings({}, data_dir=data_dir, _env_file=None, **overrides)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return as soon as a condition holds; fail when it does not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError("the condition did not hold in time")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def indexed_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder with the sample FAQ indexed and nobody holding it; copy it, do not write to it."""
+    folder = tmp_path_factory.mktemp("indexed")
+
+    async def index() -> None:
+        settings = settings_for(folder)
+        async with build(settings) as services:
+            await services.builder.build(settings.faq)
+
+    with asyncio.Runner() as runner:
+        runner.run(index())
+    return folder
+
+
+@pytest.fixture
+def data_dir(indexed_dir: Path, tmp_path: Path) -> Path:
+    """Return a data folder of this test's own, the sample FAQ indexed in it."""
+    return Path(shutil.copytree(indexed_dir, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+async def bot(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chatbot]:
+    """Yield an open, warm bot over the sample FAQ without a model; each test takes a session of its own."""
+    folder = shutil.copytree(indexed_dir, tmp_path_factory.mktemp("bot") / "data")
+    async with Chatbot(settings_for(Path(folder))) as opened:
+        await opened.warm_up()
+        yield opened
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """The scripted OpenAI-compatible server; its README is the docstring of stub_openai.py."""
+
+    url: str
+
+    def get(self, path: str) -> str:
+        """Return what the server says at /stub/…"""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=10) as answer:
+            return str(answer.read().decode())
+
+
+@pytest.fixture(scope="session")
+def model_server() -> Iterator[ModelServer]:
+    """Start the scripted model server on a free loopback port, and end it by its process id."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(STUB), "--port", str(port), "--ttft-ms", "20", "--token-ms", "2", "--tokens", "20"]
+    with subprocess.Popen(command) as process:
+        try:
+            server = ModelServer(f"http://127.0.0.1:{port}/v1")
+            wait_until(lambda: _answers(port), START_SECONDS)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

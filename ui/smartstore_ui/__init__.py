@@ -1,0 +1,1 @@
+"""The doors: the command line, later the API and the chat page."""

@@ -1,0 +1,136 @@
+"""The command line: `smartstore index | ask | eval | doctor`. What a command needs is imported when it is chosen."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from smartstore_indexing.errors import FaqError
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class KoreanParser(argparse.ArgumentParser):
+    """An argument parser whose help and errors are Korean."""
+
+    def __init__(self, **arguments: object) -> None:
+        """Take ArgumentParser's arguments; -h and --help are made here."""
+        super().__init__(add_help=False, formatter_class=KoreanFormatter, **arguments)  # type: ignore[arg-type]
+        self.inputs = self.add_argument_group("인자")
+        self.options = self.add_argument_group("옵션")
+        self.options.add_argument("-h", "--help", action="help", help="이 도움말을 보여 줍니다.")
+
+    def error(self, message: str) -> NoReturn:
+        """Say what could not be understood and where help is, and exit with 2."""
+        sys.stderr.write(f"명령을 이해하지 못했습니다: {message}\n`{self.prog} --help`로 사용법을 확인해 주세요.\n")
+        sys.exit(USAGE_ERROR)
+
+
+class KoreanFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help whose usage line begins in Korean."""
+
+    def add_usage(self, usage: str | None, actions: object, groups: object, prefix: str | None = None) -> None:
+        """Add the usage line."""
+        super().add_usage(usage, actions, groups, prefix or "사용법: ")  # type: ignore[arg-type]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    root = KoreanParser(prog="smartstore", description="네이버 스마트스토어 판매자를 위한 FAQ 챗봇")
+    commands = root.add_subparsers(
+        title="명령", metavar="명령", dest="command", required=True, parser_class=KoreanParser
+    )
+
+    index = commands.add_parser(
+        "index", help="FAQ 파일을 색인합니다.", description="FAQ 파일을 색인합니다. 바뀐 FAQ만 새로 임베딩합니다."
+    )
+    index.inputs.add_argument(
+        "path",
+        metavar="파일",
+        nargs="?",
+        type=Path,
+        help=".pkl, .csv, .jsonl 파일 (기본값: SMARTSTORE_FAQ 또는 예시 FAQ)",
+    )
+    index.options.add_argument("--full", action="store_true", help="바뀌지 않은 FAQ도 모두 다시 임베딩합니다.")
+    index.options.add_argument("--json", action="store_true", help="요약을 JSON 한 줄로 출력합니다.")
+
+    ask = commands.add_parser(
+        "ask",
+        help="질문하고 답을 받습니다.",
+        description="질문하고 답을 받습니다. 질문을 쓰지 않으면 대화를 시작합니다.",
+    )
+    ask.inputs.add_argument("question", metavar="질문", nargs="?", help="1~2,000자. 쓰지 않으면 대화를 시작합니다.")
+    ask.options.add_argument("--json", action="store_true", help="이벤트를 한 줄에 하나씩 JSON으로 출력합니다.")
+    ask.options.add_argument("--session", metavar="ID", help="이어 갈 대화의 ID. 쓰지 않으면 새 대화입니다.")
+    ask.options.add_argument("--model", metavar="이름", help="extractive(FAQ 그대로) 또는 openai")
+
+    evaluate = commands.add_parser(
+        "eval",
+        help="라벨이 붙은 질문으로 품질을 잽니다.",
+        description="라벨이 붙은 질문(JSONL)으로 검색, 범위 판단, 답변 없음 판단의 품질을 잽니다.",
+    )
+    evaluate.inputs.add_argument("files", metavar="파일", nargs="+", type=Path, help="평가 세트(.jsonl)")
+    evaluate.options.add_argument("--json", action="store_true", help="결과를 JSON으로 출력합니다.")
+
+    commands.add_parser(
+        "doctor",
+        help="설정과 연결 상태를 점검합니다.",
+        description="무엇이 설정되어 있고 무엇이 응답하는지 점검하고, 문제가 있으면 해결 방법을 알려 줍니다.",
+    )
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 for an error, 2 for a wrong call, 3 when another process holds the data folder."""
+    chosen = parser().parse_args(arguments)
+    _quiet_libraries()
+    try:
+        return _run(chosen)
+    except FaqError as error:
+        sys.stderr.write(f"오류: {error.message}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\n중단했습니다. 저장되어 있던 것은 그대로입니다.\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: say nothing at exit either
+        return 0
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    # Imports stand in the branches so that --help answers within a second.
+    if chosen.command == "index":
+        from smartstore_ui.indexing import run_index
+
+        return run_index(chosen.path, full=chosen.full, as_json=chosen.json)
+    if chosen.command == "ask":
+        from smartstore_ui.asking import run_ask
+
+        return run_ask(chosen.question, as_json=chosen.json, session_id=chosen.session, model=chosen.model)
+    if chosen.command == "eval":
+        from smartstore_ui.evaluating import run_eval
+
+        return run_eval(chosen.files, as_json=chosen.json)
+    from smartstore_ui.diagnosing import run_doctor
+
+    return run_doctor()
+
+
+def _quiet_libraries() -> None:
+    """Keep the vendors' log lines off the terminal: what matters of them is said by our own errors."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # noqa: TID251  gRPC reads nothing else
+    logging.disable(logging.CRITICAL)  # pymilvus sets its own level at import, so a level set here would not last
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

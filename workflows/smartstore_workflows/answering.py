@@ -1,0 +1,237 @@
+"""What happens to a question: the answer workflow, its steps in the order in which they run.
+
+QuestionAsked ─► understand ─┬─► filter ───┬─► synthesize ─► suggest ─► Answered | Refused | NotFound
+                             └─► retrieve ─┘
+A chosen follow-up goes from understand to synthesize at once. `filter` never ends a run: what `retrieve` found decides
+with it, and a refusal's bridge comes from there.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+import structlog
+from workflows import Context, Workflow, step
+
+from smartstore_indexing.embedding import QueryVectors
+from smartstore_indexing.errors import ModelUnavailable, UnknownResource
+from smartstore_indexing.faq import FAQ, Catalog
+from smartstore_indexing.korean import Morphemes
+from smartstore_indexing.settings import EXTRACTIVE
+from smartstore_workflows.events import (
+    ANSWERED,
+    REFUSED,
+    Answered,
+    AnswerWritten,
+    Asked,
+    FollowUpChosen,
+    Kind,
+    NotFound,
+    Outcome,
+    Passage,
+    PassagesRetrieved,
+    QuestionAsked,
+    QuestionUnderstood,
+    Refused,
+    Restarted,
+    ScopeJudged,
+    Source,
+    SourcesFound,
+    StageEnded,
+    StageName,
+    StageStarted,
+    TokenStreamed,
+    Usage,
+)
+from smartstore_workflows.extracting import extract, pieces, plain
+from smartstore_workflows.masking import mask
+from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
+from smartstore_workflows.retrieving import FaqRetriever
+from smartstore_workflows.scope import ScopeModel
+from smartstore_workflows.suggesting import suggest
+from smartstore_workflows.understanding import accepts_offer, stand_alone
+from smartstore_workflows.wording import NOT_FOUND, REFUSAL
+
+log = structlog.get_logger(__name__)
+SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites
+SNIPPET_CHARACTERS = 120
+KINDS: dict[Kind, type[Outcome]] = {"answered": Answered, "refused": Refused, "not_found": NotFound}
+
+
+class AnswerWorkflow(Workflow):
+    """Answers one question; an instance serves any number of runs at once and keeps nothing of them."""
+
+    def __init__(
+        self,
+        *,
+        retriever: FaqRetriever,
+        vectors: QueryVectors,
+        morphemes: Morphemes,
+        scope: ScopeModel,
+        model: AnswerModel | None,
+        timeout_seconds: float,
+    ) -> None:
+        """Borrow the parts; who made them closes them. With no `model` answers are extracts of the FAQ."""
+        super().__init__(
+            timeout=timeout_seconds, num_concurrent_runs=None
+        )  # how many run at once is the doors' to bound
+        self._retriever = retriever
+        self._vectors = vectors
+        self._morphemes = morphemes
+        self._scope = scope
+        self._model = model
+
+    @step(num_workers=1)
+    async def understand(self, ctx: Context, ev: QuestionAsked) -> QuestionUnderstood | FollowUpChosen:
+        """Mask personal data, then see what the question means within its conversation."""
+        async with stage(ctx, "understand"):
+            question = mask(ev.question)
+            chosen = ev.faq_id or accepts_offer(question, ev.history)
+            standalone = question if chosen else stand_alone(question, ev.history)
+            asked = Asked(question=question, standalone=standalone, history=ev.history, faq_id=chosen, model=ev.model)
+            return FollowUpChosen(asked=asked, faq_id=chosen) if chosen else QuestionUnderstood(asked=asked)
+
+    @step(num_workers=1)
+    async def filter(self, ctx: Context, ev: QuestionUnderstood) -> ScopeJudged:
+        """Judge by its text whether the question is a SmartStore seller's."""
+        async with stage(ctx, "filter"):
+            return ScopeJudged(text_odds=self._scope.text_odds(await self._vectors.of(ev.asked.standalone)))
+
+    @step(num_workers=1)
+    async def retrieve(self, ctx: Context, ev: QuestionUnderstood) -> PassagesRetrieved:
+        """Search the FAQs."""
+        async with stage(ctx, "retrieve"):
+            found = await self._retriever.retrieve(ev.asked.standalone)
+            return PassagesRetrieved(asked=ev.asked, passages=tuple(found.passages), evidence=found.evidence)
+
+    @step(num_workers=1)
+    async def synthesize(
+        self, ctx: Context, ev: ScopeJudged | PassagesRetrieved | FollowUpChosen
+    ) -> AnswerWritten | None:
+        """Decide how to answer, and write the answer; None while the other of filter and retrieve is out."""
+        kind: Kind = ANSWERED
+        if isinstance(ev, FollowUpChosen):
+            asked, passages = ev.asked, (Passage(faq_id=ev.faq_id, score=1.0),)
+        else:
+            both = ctx.collect_events(ev, [ScopeJudged, PassagesRetrieved])
+            if both is None:
+                return None
+            judged, found = both
+            asked, passages = found.asked, found.passages
+            kind = self._scope.kind(judged.text_odds, found.evidence)
+        async with stage(ctx, "synthesize"):
+            catalog = await self._retriever.catalog()
+            written = await self._write(ctx, asked, kind, passages, catalog)
+            ctx.write_event_to_stream(written)
+            return written
+
+    @step(num_workers=1)
+    async def suggest(self, ctx: Context, ev: AnswerWritten) -> Outcome:
+        """Offer follow-ups that an FAQ surely answers."""
+        async with stage(ctx, "suggest"):
+            catalog = await self._retriever.catalog()
+            nouns = await asyncio.to_thread(self._morphemes.nouns, ev.asked.question) if ev.kind == REFUSED else set()
+            offers = suggest(ev.kind, catalog, ev.citations, ev.passages, ev.asked.history, nouns)
+            return KINDS[ev.kind](written=ev, suggestions=tuple(offers))
+
+    async def _write(
+        self, ctx: Context, asked: Asked, kind: Kind, passages: tuple[Passage, ...], catalog: Catalog
+    ) -> AnswerWritten:
+        if kind != ANSWERED:
+            text = REFUSAL if kind == REFUSED else NOT_FOUND
+            _stream(ctx, text)
+            return AnswerWritten(asked=asked, kind=kind, text=text, passages=passages)
+        if self._model is None or asked.model == EXTRACTIVE:
+            return self._write_extract(ctx, asked, passages, catalog)
+        try:
+            return await self._write_with_model(ctx, self._model, asked, passages, catalog)
+        except ModelUnavailable as error:
+            log.warning("model failed, answered from the FAQ", model=self._model.name, code=error.code)
+            ctx.write_event_to_stream(Restarted(reason=error.message))
+            return self._write_extract(ctx, asked, passages, catalog, degraded=True)
+
+    def _write_extract(
+        self, ctx: Context, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog, *, degraded: bool = False
+    ) -> AnswerWritten:
+        faqs = _faqs(passages[:SHOWN_SOURCES], catalog)
+        sources = _sources(faqs, passages)
+        ctx.write_event_to_stream(SourcesFound(sources=sources))
+        text = f"{extract(faqs[0].answer, asked.standalone)} [1]"
+        _stream(ctx, text)
+        return AnswerWritten(
+            asked=asked,
+            kind=ANSWERED,
+            text=text,
+            citations=(faqs[0].id,),
+            sources=sources,
+            passages=passages,
+            degraded=degraded,
+        )
+
+    async def _write_with_model(
+        self, ctx: Context, model: AnswerModel, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
+    ) -> AnswerWritten:
+        faqs = _faqs(passages[:CONTEXT_FAQS], catalog)
+        sources = _sources(faqs, passages)
+        ctx.write_event_to_stream(SourcesFound(sources=sources))
+        said: list[str] = []
+        usage = Usage()
+        async with aclosing(model.stream(answer_messages(asked.standalone, faqs, asked.history))) as answer:
+            async for piece in answer:
+                if isinstance(piece, Usage):
+                    usage = piece
+                else:
+                    said.append(piece)
+                    ctx.write_event_to_stream(TokenStreamed(text=piece))
+        text = without_dangling("".join(said), len(sources))
+        cited = tuple(faqs[number - 1].id for number in cited_numbers(text, len(sources)))
+        return AnswerWritten(
+            asked=asked,
+            kind=ANSWERED,
+            text=text,
+            citations=cited,
+            sources=sources,
+            passages=passages,
+            usage=usage,
+        )
+
+
+@asynccontextmanager
+async def stage(ctx: Context, name: StageName) -> AsyncIterator[None]:
+    """Tell the reader that a stage began, and when it ended how long it took."""
+    ctx.write_event_to_stream(StageStarted(stage=name))
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        ctx.write_event_to_stream(StageEnded(stage=name, milliseconds=(time.perf_counter() - started) * 1000))
+
+
+def _stream(ctx: Context, text: str) -> None:
+    for piece in pieces(text):
+        ctx.write_event_to_stream(TokenStreamed(text=piece))
+
+
+def _faqs(passages: Sequence[Passage], catalog: Catalog) -> list[FAQ]:
+    """Return the passages' FAQs that the index still holds; UnknownResource when it holds none of them."""
+    faqs = [faq for passage in passages if (faq := catalog.get(passage.faq_id)) is not None]
+    if not faqs:
+        raise UnknownResource("안내해 드리려던 FAQ가 지금 색인에 없습니다. 질문을 다시 입력해 주세요.")
+    return faqs
+
+
+def _sources(faqs: Sequence[FAQ], passages: Sequence[Passage]) -> tuple[Source, ...]:
+    scores = {passage.faq_id: passage.score for passage in passages}
+    return tuple(
+        Source(
+            n=number,
+            id=faq.id,
+            category=faq.category,
+            question=faq.question,
+            score=round(scores[faq.id], 4),
+            snippet=plain(faq.answer, SNIPPET_CHARACTERS),
+        )
+        for number, faq in enumerate(faqs, start=1)
+    )

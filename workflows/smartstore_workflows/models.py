@@ -1,0 +1,96 @@
+"""The language model that writes answers, when one is configured; the only module that knows the OpenAI client."""
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import openai
+from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
+from llama_index.llms.openai import OpenAI
+
+from smartstore_indexing.errors import ModelUnavailable
+from smartstore_indexing.settings import OpenAISettings
+from smartstore_workflows.events import Usage
+
+
+class NamedOpenAI(OpenAI):
+    """LlamaIndex's OpenAI for any model name: the library refuses names that it has no context window for."""
+
+    window: int
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """Return what LlamaIndex wants to know of the model."""
+        return LLMMetadata(
+            context_window=self.window,
+            num_output=self.max_tokens or -1,
+            is_chat_model=True,
+            is_function_calling_model=False,
+            model_name=self.model,
+            system_role=MessageRole.SYSTEM,
+        )
+
+
+class AnswerModel:
+    """A chat model that streams."""
+
+    def __init__(self, settings: OpenAISettings, *, key: str, base_url: str) -> None:
+        """Make the client; nothing is sent yet."""
+        self.name = settings.model
+        self._llm = NamedOpenAI(
+            model=settings.model,
+            window=settings.context_window,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            timeout=settings.timeout_seconds,
+            max_retries=settings.max_retries,
+            api_key=key,
+            api_base=base_url,
+            additional_kwargs={"stream_options": {"include_usage": True}},
+        )
+
+    async def stream(self, messages: Sequence[ChatMessage]) -> AsyncGenerator[str | Usage, None]:
+        """Yield the answer's pieces, then its Usage where the server counts it; closing the iterator stops the model.
+
+        Raises:
+            ModelUnavailable: the model refused, failed, broke off or was silent for longer than its timeout.
+        """
+        with _mapped(self.name):
+            said = False
+            async with aclosing(await self._llm.astream_chat(messages)) as chunks:
+                async for chunk in chunks:
+                    if chunk.delta:
+                        said = True
+                        yield chunk.delta
+                    if usage := _usage(chunk.raw):
+                        yield usage
+            if not said:
+                raise ModelUnavailable(f"모델 {self.name}이(가) 빈 답변을 보냈습니다.")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._llm._get_aclient().close()  # noqa: SLF001  LlamaIndex has no public way
+
+
+def _usage(raw: Any) -> Usage | None:
+    counted = getattr(raw, "usage", None)
+    if counted is None:
+        return None
+    return Usage(prompt_tokens=counted.prompt_tokens, completion_tokens=counted.completion_tokens)
+
+
+@contextmanager
+def _mapped(name: str) -> Iterator[None]:
+    """Turn what the OpenAI client raises into ModelUnavailable, most specific first."""
+    try:
+        yield
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise ModelUnavailable(f"모델 {name}이(가) 키를 거절했습니다. OPENAI_API_KEY를 확인해 주세요.") from error
+    except openai.RateLimitError as error:
+        raise ModelUnavailable(f"모델 {name}의 사용 한도를 넘었습니다. 잠시 후 다시 시도해 주세요.") from error
+    except openai.APITimeoutError as error:
+        raise ModelUnavailable(f"모델 {name}이(가) 제한 시간 안에 답하지 않았습니다.") from error
+    except (openai.OpenAIError, OSError) as error:
+        raise ModelUnavailable(
+            f"모델 {name}을(를) 사용할 수 없습니다. OPENAI_BASE_URL과 모델 이름을 확인해 주세요."
+        ) from error

@@ -1,0 +1,33 @@
+"""One run of the answer workflow, as a stream of its events; whoever leaves the stream ends the run."""
+
+from collections.abc import AsyncGenerator
+
+import anyio
+from workflows import Workflow
+from workflows.errors import WorkflowTimeoutError
+
+from smartstore_indexing.errors import TransientError
+from smartstore_workflows.events import Fact, Outcome, QuestionAsked
+
+CANCEL_GRACE_SECONDS = 5.0
+
+
+async def events_of(workflow: Workflow, asked: QuestionAsked) -> AsyncGenerator[Fact | Outcome, None]:
+    """Yield what a run writes to its stream, its Outcome last; close the iterator to stop the run.
+
+    Raises:
+        TransientError: the run took longer than the workflow's timeout.
+        FaqError: a step raised it.
+    """
+    handler = workflow.run(start_event=asked)
+    try:
+        async for event in handler.stream_events():
+            if isinstance(event, Fact | Outcome):
+                yield event
+        await handler
+    except WorkflowTimeoutError as error:
+        raise TransientError("답변이 제한 시간 안에 끝나지 않았습니다. 잠시 후 다시 질문해 주세요.") from error
+    finally:
+        # Cancelling the reader does not stop a run, and under Starlette the cancellation reaches this await too.
+        with anyio.move_on_after(CANCEL_GRACE_SECONDS, shield=True):
+            await handler.cancel_run()

@@ -1,0 +1,66 @@
+"""What a question means within its conversation. Pure.
+
+A question that leans on the conversation is joined to the one before it; a new topic stays as it is.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from smartstore_indexing.cleaning import CONTROL
+from smartstore_indexing.errors import InvalidRequest
+from smartstore_workflows.events import Turn
+
+MAX_CHARACTERS = 2_000
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+# A plain yes to an offer: 네, 응 알려줘, 그래 부탁해요. Everything after the yes is a request to go on.
+YES = re.compile(
+    r"(?:네+|넵|넹|예|응+|어|그래요?|좋아요?|ㅇㅇ|ㅇㅋ|오케이|ok|yes)?[\s,.!~]*"
+    r"(?:안내|설명|부탁|알려|말해|말씀)?\s*(?:해|드려)?\s*(?:줘요?|주세요|요|해요)?[\s.!~^]*",
+    re.IGNORECASE,
+)
+LEANING_START = re.compile(
+    r"(?:그럼|그러면|그렇다면|그거|그건|그게|그걸|그것|그때|그 |거기|거긴|그쪽|이거|이건|이게|저거|아까|방금|위에|앞에"
+    r"|만약|만일|둘 ?다|각각|반대로|근데|그런데|그래도|그리고|또 )"
+)
+LEANING_END = re.compile(r"(?:[은는이도]요|면요|에서?는요|한테는요|경우[는엔]?요?|때는요)\s*[?.~]*$")
+
+
+def checked_question(text: str) -> str:
+    """Return the question as it is worked with: outer blanks and control characters gone.
+
+    Raises:
+        InvalidRequest: it is empty, longer than 2,000 characters, or holds no letter or digit, or broken characters.
+    """
+    if SURROGATE.search(text):
+        raise InvalidRequest("읽을 수 없는 글자가 들어 있습니다. 질문을 다시 입력해 주세요.")
+    question = unicodedata.normalize("NFC", CONTROL.sub("", text)).strip()
+    if not question:
+        raise InvalidRequest("질문이 비어 있습니다. 궁금한 점을 입력해 주세요.")
+    if len(question) > MAX_CHARACTERS:
+        raise InvalidRequest(
+            f"질문은 {MAX_CHARACTERS:,}자까지 입력할 수 있습니다 (지금 {len(question):,}자). "
+            "조금 줄여서 다시 질문해 주세요."
+        )
+    if not any(unicodedata.category(character)[0] in "LN" for character in question):
+        raise InvalidRequest("글자가 없는 질문은 이해할 수 없습니다. 궁금한 점을 글로 입력해 주세요.")
+    return question
+
+
+def accepts_offer(question: str, history: Sequence[Turn]) -> str | None:
+    """Return the FAQ id of the first offer of the last turn when the question is a plain yes to it."""
+    if not history or not history[-1].offered or not YES.fullmatch(question):
+        return None
+    return history[-1].offered[0]
+
+
+def stand_alone(question: str, history: Sequence[Turn]) -> str:
+    """Return a question that can be searched without its conversation."""
+    if not history or not leans(question):
+        return question
+    return f"{history[-1].standalone} {question}"
+
+
+def leans(question: str) -> bool:
+    """Tell whether a question leans on the one before: a pronoun or 그럼 at its start, 은요 or 면요 at its end."""
+    return bool(LEANING_START.match(question) or LEANING_END.search(question))

@@ -1,0 +1,42 @@
+"""What the bot says in its own words; everything else it says comes from the FAQ or the model. Pure."""
+
+import re
+
+from smartstore_workflows.events import Kind
+
+# Word for word from the original task.
+REFUSAL = "저는 스마트 스토어 FAQ를 위한 챗봇입니다. 스마트 스토어에 대한 질문을 부탁드립니다."
+NOT_FOUND = (
+    "죄송합니다. 문의하신 내용은 FAQ에서 찾지 못했습니다. "
+    "비슷한 도움말을 함께 안내해 드리니 확인해 주시고, "
+    "원하시는 내용이 없으면 스마트스토어센터 고객센터로 문의해 주세요."
+)
+
+PARENTHESIS = re.compile(r"\s*\([^()]*\)\s*$")
+
+
+def offer(question: str, kind: Kind) -> str:
+    """Return an FAQ's question as an offer, or after a refusal as a guess at what was meant.
+
+    "서류가 필요한가요?" becomes "서류가 필요한지 안내해 드릴까요?"; what is no such question is quoted.
+    """
+    whole = PARENTHESIS.sub("", question).rstrip(" .~")
+    closing = "궁금하신가요?" if kind == "refused" else "안내해 드릴까요?"
+    clause = _clause(whole.rstrip(" ?!"))
+    return f"{clause} {closing}" if clause else f"‘{whole}’에 대해 {closing}"
+
+
+def _clause(stem: str) -> str:
+    """Return a question as a clause that ends in 지, "" where that cannot be told by its ending."""
+    if re.search(r"[.?!]\s", stem):
+        return ""  # several sentences read better quoted
+    if stem.endswith("나요"):
+        return stem[:-2] + "는지"
+    if re.search(r"[가-힣]가요$", stem) and _ends_in_nieun(stem[-3]):
+        return stem[:-2] + "지"
+    return ""
+
+
+def _ends_in_nieun(syllable: str) -> bool:
+    """Tell whether a Hangul syllable ends in ㄴ: the fifth of Unicode's 28 finals, counted from 0."""
+    return (ord(syllable) - 0xAC00) % 28 == 4
