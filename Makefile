@@ -6,7 +6,7 @@ FAQ ?=
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-long check fix bench lock fit clean
+.PHONY: help setup setup-dev run test test-long check fix bench lock clean
 
 help:  ## 이 목록을 보여 줍니다
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,7 +24,7 @@ setup-dev: .venv/.installed-dev  ## 개발과 시험에 필요한 것까지 설�
 	@touch .venv/.installed $@
 
 run: setup  ## 챗봇을 시작합니다 (FAQ=파일 을 주면 그 FAQ로)
-	@$(BIN)/smartstore index $(FAQ)
+	@$(BIN)/smartstore index $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/smartstore ask
 
 test: check  ## 모든 검사와 시험을 실행합니다
@@ -43,8 +43,8 @@ fix: setup-dev  ## 형식과 규칙을 고칩니다
 	@$(BIN)/ruff format --quiet .
 
 bench: setup-dev  ## 성능을 재어 출력합니다
-	@$(BIN)/python tests/benchmarks/answering.py $(FAQ)
-	@$(BIN)/python tests/benchmarks/indexing.py $(FAQ)
+	@$(BIN)/python tests/benchmarks/answering.py $(if $(FAQ),"$(FAQ)")
+	@$(BIN)/python tests/benchmarks/indexing.py $(if $(FAQ),"$(FAQ)")
 
 lock: setup-dev  ## 잠금 파일을 다시 만듭니다
 	@$(BIN)/uv pip compile -q pyproject.toml deploy/tools.in -o requirements.lock --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from llama_index.core.schema import TextNode
 
 from smartstore_indexing.cleaning import clean_all
 from smartstore_indexing.embedding import in_batches
-from smartstore_indexing.errors import IndexRejected, InvalidRequest
+from smartstore_indexing.errors import IndexRejected, InvalidRequest, StoreUnavailable
 from smartstore_indexing.faq import FAQ, FaqId, digest
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.loading import load
@@ -21,6 +22,7 @@ from smartstore_indexing.milvus import Collections, Manifest
 from smartstore_indexing.nodes import FORMAT, PARTS, NodeParts, embedded_text, node_id, searched_text, to_node
 
 CHECKED_FAQS = 10  # sample searches of a fresh index before it is put to use
+TEXT_BYTES = 65_535  # what a Milvus text field holds; Milvus Lite takes more
 SAME_VECTOR = 0.999  # cosine of a vector with itself, 32-bit rounding allowed for
 
 Progress = Callable[[str, int, int], None]
@@ -64,7 +66,7 @@ class IndexBuilder:
         `progress` is called as (stage, done, total) with the stages "embed" and "write".
 
         Raises:
-            InvalidRequest: the file cannot be read, or an answer is empty once cleaned.
+            InvalidRequest: the file cannot be read, or once cleaned a question or answer is empty or too long.
             IndexRejected: the new index failed its check.
             StoreUnavailable: Milvus did not answer or could not write.
         In every case the index in use is left as it was.
@@ -72,7 +74,7 @@ class IndexBuilder:
         started = time.perf_counter()
         rows = await asyncio.to_thread(load, path)
         faqs = await asyncio.to_thread(clean_all, rows)
-        _refuse_empty_answers(faqs)
+        _refuse_unfit(faqs)
         current = await self._collections.current()
         manifest = await self._collections.manifest(current) if current else None
         reusable = current is not None and not full and manifest is not None and self._can_reuse(manifest)
@@ -152,14 +154,16 @@ class IndexBuilder:
             await asyncio.shield(self._discard(name))
             raise
         progress("write", len(nodes), len(nodes))
-        for other in await self._collections.names():
-            if other not in (name, previous):
-                await self._collections.drop(other)
+        with suppress(StoreUnavailable):  # the new index is in use already; the next build drops what is left
+            for other in await self._collections.names():
+                if other not in (name, previous):
+                    await self._collections.drop(other)
 
     async def _discard(self, name: str) -> None:
         """Drop a collection that was not put to use; where that fails too, the next build drops it."""
-        if name in await self._collections.names() and name != await self._collections.current():
-            await self._collections.drop(name)
+        with suppress(StoreUnavailable):  # what went wrong first is what is to be said
+            if name in await self._collections.names() and name != await self._collections.current():
+                await self._collections.drop(name)
 
     async def _check(self, name: str, nodes: Sequence[TextNode]) -> None:
         """Raise IndexRejected unless every node is there and sampled nodes are found by their own vector and terms."""
@@ -178,7 +182,11 @@ class IndexBuilder:
                 raise IndexRejected("새 색인에서 단어 검색이 실패해 사용하지 않았습니다. 이전 색인이 그대로 쓰입니다.")
 
 
-def _refuse_empty_answers(faqs: Sequence[FAQ]) -> None:
+def _refuse_unfit(faqs: Sequence[FAQ]) -> None:
     for faq in faqs:
+        if not faq.title:
+            raise InvalidRequest(f"{faq.row + 1}번째 FAQ는 정리하고 나니 질문이 비어 있습니다. 질문을 채워 주세요.")
         if not faq.answer:
             raise InvalidRequest(f"{faq.row + 1}번째 FAQ는 정리하고 나니 답변이 비어 있습니다. 답변을 채워 주세요.")
+        if len(faq.answer.encode()) > TEXT_BYTES:
+            raise InvalidRequest(f"{faq.row + 1}번째 FAQ의 답변이 너무 깁니다. 답변을 나누어 주세요.")

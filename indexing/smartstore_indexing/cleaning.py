@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 
 from smartstore_indexing.faq import FAQ, RawFAQ, digest, faq_id
 
-RATING_FORM = re.compile(r"\s*위 도움말이 도움이 되었나요.*", re.S)  # ends every one of the 2,717 answers
-RELATED = re.compile(r"관련 도움말/키워드(.*?)(?:도움말 닫기|\Z)", re.S)  # in 341 of them
-PAGE_END = "도움말 닫기"
+RATING_FORM = re.compile(r"위\s+도움말이\s+도움이\s+되었나요.*", re.S)  # ends every one of the 2,717 answers
+RELATED = re.compile(r"관련 도움말/키워드(.*?)(?:도움말\s+닫기|\Z)", re.S)  # in 341 of them
+PAGE_END = re.compile(r"도움말\s+닫기")
+LONG_BLANK = re.compile(r"[ \t\xa0\u3000]{4,}")  # made three: no rule looks further, and all slow down with length
 LEADING_TAGS = re.compile(r"\s*((?:\[[^\[\]]{1,60}\]\s*)+)")
 INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -67,7 +68,7 @@ def clean_all(rows: Iterable[RawFAQ]) -> list[FAQ]:
 
 def tidy_line(text: str) -> str:
     """Return the text on one line: no invisible or control characters, single blanks."""
-    return " ".join(CONTROL.sub("", text.translate(INVISIBLE)).split())
+    return " ".join(_visible(text).split())
 
 
 def split_tags(title: str) -> tuple[tuple[str, ...], str]:
@@ -83,15 +84,15 @@ def split_tags(title: str) -> tuple[tuple[str, ...], str]:
 
 def related_titles(answer: str) -> list[str]:
     """Return the lines under 관련 도움말/키워드: the titles of other FAQs."""
-    found = RELATED.search(answer)
+    found = RELATED.search(_visible(answer))
     return found[1].splitlines() if found else []
 
 
 def clean_answer(answer: str) -> str:
     """Return the answer as Markdown, without the rating form, the related titles and the scrape's blanks."""
-    text = RELATED.sub("", RATING_FORM.sub("", answer)).replace(PAGE_END, "")
-    text = CONTROL.sub("", text.translate(INVISIBLE)).replace("\r", "")
-    return to_markdown(restore_lines(text))
+    lines = _visible(answer).replace("\r\n", "\n").replace("\r", "\n")
+    text = RELATED.sub("", RATING_FORM.sub("", lines))
+    return to_markdown(restore_lines(LONG_BLANK.sub("   ", PAGE_END.sub("\n", text))))
 
 
 def restore_lines(text: str) -> str:
@@ -114,6 +115,11 @@ def to_markdown(text: str) -> str:
             out.append("")
         out.append("- " + line[item.end() :] if item else line)
     return "\n".join(out)
+
+
+def _visible(text: str) -> str:
+    """Return the text without invisible and control characters; line breaks and blanks stay."""
+    return CONTROL.sub("", text.translate(INVISIBLE))
 
 
 def _is_listed(line: str) -> bool:

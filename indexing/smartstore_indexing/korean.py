@@ -31,10 +31,10 @@ class Morphemes:
         """Load Kiwi now; any other call would."""
         self._loaded().tokenize("준비")
 
-    def nouns(self, text: str) -> set[str]:
-        """Return the nouns of two or more characters in a text."""
+    def nouns(self, text: str) -> list[str]:
+        """Return the nouns of a text in their order."""
         tokens = self._loaded().tokenize(text[:MAX_CHARACTERS])
-        return {token.form for token in tokens if token.tag in NOUN_TAGS and len(token.form) > 1}
+        return list(dict.fromkeys(token.form for token in tokens if token.tag in NOUN_TAGS))
 
     def terms(self, text: str) -> list[str]:
         """Return the content morphemes of a text in their order, lower case."""

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import pickle
+import pickletools
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +18,19 @@ from smartstore_indexing.faq import RawFAQ
 
 SAMPLE = Path(__file__).parent / "sample" / "faq.jsonl"
 MAX_BYTES = 256 * 1024 * 1024  # the real FAQ is 3.4 MB
+
+# A pickle is a program. These opcodes make text, numbers, None, lists and dicts, whichever protocol wrote them; the
+# naming ones are let through to PlainUnpickler, which says what they name. A tuple can be nested a million deep and
+# ends the process when it is hashed, so it is not among them.
+PLAIN_OPCODES = re.compile(
+    "PROTO|FRAME|STOP|MARK|POP|POP_MARK|DUP|MEMOIZE|PUT|BINPUT|LONG_BINPUT|GET|BINGET|LONG_BINGET|"
+    "NONE|NEWTRUE|NEWFALSE|INT|BININT|BININT1|BININT2|LONG|LONG1|LONG4|FLOAT|BINFLOAT|"
+    "UNICODE|SHORT_BINUNICODE|BINUNICODE|BINUNICODE8|STRING|SHORT_BINSTRING|BINSTRING|"
+    "EMPTY_LIST|LIST|APPEND|APPENDS|EMPTY_DICT|DICT|SETITEM|SETITEMS"
+)
+NAMING_OPCODES = re.compile("GLOBAL|STACK_GLOBAL|INST")
+RUNNING_OPCODES = re.compile("OBJ|NEWOBJ|NEWOBJ_EX|REDUCE|BUILD|EXT1|EXT2|EXT4|PERSID|BINPERSID")
+MEMO_OPCODES = re.compile("PUT|BINPUT|LONG_BINPUT")
 
 
 class Row(BaseModel):
@@ -49,7 +65,7 @@ class Row(BaseModel):
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """An unpickler that admits plain containers, text, numbers and None: whatever is named by import is refused."""
+    """An unpickler that refuses whatever is named by import."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         """Refuse; a pickle calls this before it runs anything."""
@@ -83,10 +99,13 @@ def load(path: Path) -> list[RawFAQ]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device would never end
+            raise InvalidRequest(f"{path}: 파일이 아닙니다. FAQ 파일의 경로를 확인해 주세요.")
+        if found.st_size > MAX_BYTES:
             raise InvalidRequest(f"{path.name}: 파일이 너무 큽니다 (최대 {MAX_BYTES // 1024**2}MB).")
         return path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise InvalidRequest(f"{path}: 파일이 없습니다. 경로를 확인해 주세요.") from error
     except OSError as error:
         raise InvalidRequest(f"{path}: 파일을 읽을 수 없습니다 ({error.strerror}).") from error
@@ -94,8 +113,9 @@ def _read_bytes(path: Path) -> bytes:
 
 def _read_pickle(content: bytes, path: Path) -> Iterator[object]:
     try:
+        _refuse_other_than_plain(content, path)
         table = PlainUnpickler(io.BytesIO(content)).load()
-    except UnsafeSource:
+    except InvalidRequest:
         raise
     except Exception as error:
         raise InvalidRequest(f"{path.name}: 피클 파일이 손상되었거나 피클이 아닙니다.") from error
@@ -104,16 +124,29 @@ def _read_pickle(content: bytes, path: Path) -> Iterator[object]:
     return ({"question": question, "answer": answer} for question, answer in table.items())
 
 
+def _refuse_other_than_plain(content: bytes, path: Path) -> None:
+    """Read a pickle's opcodes without running them, and raise at the first that a dict of texts does not need."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if NAMING_OPCODES.fullmatch(opcode.name):
+            return  # what comes before it is plain, and it is where PlainUnpickler stops
+        if RUNNING_OPCODES.fullmatch(opcode.name):
+            raise UnsafeSource(f"{path.name}: 피클 파일이 코드를 실행하려고 해서 읽지 않았습니다.")
+        if not PLAIN_OPCODES.fullmatch(opcode.name):
+            raise InvalidRequest(f"{path.name}: 질문과 답변만 담은 dict[str, str] 피클이어야 합니다.")
+        if MEMO_OPCODES.fullmatch(opcode.name) and not 0 <= int(argument or 0) <= len(content):
+            raise InvalidRequest(f"{path.name}: 피클 파일이 손상되었거나 피클이 아닙니다.")  # would fill the memory
+
+
 def _read_csv(content: bytes, path: Path) -> Iterator[object]:
     reader = csv.DictReader(io.StringIO(_decoded(content, path), newline=""), strict=True)
-    if not {"question", "answer"} <= set(reader.fieldnames or ()):
-        raise InvalidRequest(
-            f"{path.name}: 첫 줄에 question, answer 열 이름이 있어야 합니다 (category, keyword는 선택)."
-        )
     try:
+        if not {"question", "answer"} <= set(reader.fieldnames or ()):
+            raise InvalidRequest(
+                f"{path.name}: 첫 줄에 question, answer 열 이름이 있어야 합니다 (category, keyword는 선택)."
+            )
         yield from reader
     except csv.Error as error:
-        raise InvalidRequest(f"{path.name}: {reader.line_num}번째 줄의 CSV 형식이 잘못되었습니다.") from error
+        raise InvalidRequest(f"{path.name}: {reader.reader.line_num}번째 줄의 CSV 형식이 잘못되었습니다.") from error
 
 
 def _read_jsonl(content: bytes, path: Path) -> Iterator[object]:

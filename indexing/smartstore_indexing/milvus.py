@@ -6,16 +6,19 @@ is used, in threads: the async one binds to the first event loop that touches it
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
+import grpc
 import numpy as np
 from llama_index.core.schema import BaseNode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 from llama_index.vector_stores.milvus.utils import BM25BuiltInFunction
+from milvus_lite.server_manager import server_manager_instance
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
@@ -26,6 +29,7 @@ from smartstore_indexing.nodes import FAQ_FIELDS, Part, parse_node_id, to_faq
 
 T = TypeVar("T")
 MANIFEST = "smartstore.manifest"
+NO_SUCH_ALIAS = (100, 1600)  # Milvus Lite's code, and Milvus's own
 THREADS = 8
 READ_BATCH = 1_000
 INSERT_BATCH = 2_000
@@ -84,9 +88,11 @@ class Collections:
         return cls(client, uri=uri, token=token, alias=alias, timeout_seconds=timeout_seconds)
 
     async def close(self) -> None:
-        """Close the connection; what was written stays."""
+        """Close the connection, and Milvus Lite with it: another process may then open its file."""
         with _mapped(self._uri):
             await self._call(self._client.close)
+            if "://" not in self._uri:
+                await self._call(partial(server_manager_instance.release_server, self._uri))
         self._threads.shutdown(wait=False)
 
     async def current(self) -> str | None:
@@ -117,7 +123,7 @@ class Collections:
 
     async def create(self, name: str, manifest: Manifest, nodes: Sequence[BaseNode]) -> None:
         """Make a collection of these nodes, complete and on disk when this returns, under no alias yet."""
-        await self._call(partial(self._create, name, manifest, nodes))
+        await self._finish(partial(self._create, name, manifest, nodes))
 
     async def count(self, name: str) -> int:
         """Return the number of nodes in a collection."""
@@ -127,16 +133,17 @@ class Collections:
 
     async def use(self, name: str) -> None:
         """Move the alias to a collection, in one step for all readers."""
-        await self._call(partial(self._use, name))
+        await self._finish(partial(self._use, name))
 
     async def drop(self, name: str) -> None:
         """Drop a collection that is not in use; one that does not exist is no error."""
-        await self._call(partial(self._drop, name))
+        await self._finish(partial(self._drop, name))
 
     async def names(self) -> list[str]:
         """Return the names of this alias's collections, oldest first."""
         names = await self._call(partial(self._client.list_collections, timeout=self._timeout))
-        return sorted(name for name in names if name.startswith(f"{self._alias}_"))
+        ours = re.compile(rf"{self._alias}_\d+")  # an alias "faq" has nothing to do with another one's "faq_b_2026…"
+        return sorted(name for name in names if ours.fullmatch(name))
 
     def name_for(self, stamp: str) -> str:
         """Return the name of the collection built at a UTC time stamp (digits, sortable)."""
@@ -157,6 +164,15 @@ class Collections:
         with _mapped(self._uri):
             return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
+    async def _finish(self, function: Callable[[], None]) -> None:
+        """Call what writes; when cancelled wait for its end first, so that who cleans up knows what there is."""
+        writing = asyncio.ensure_future(self._call(function))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
+
     def _search(self, name: str, query: list[float] | str, index: Index, limit: int) -> list[Hit]:
         found = self._client.search(
             name,
@@ -170,11 +186,14 @@ class Collections:
         return [Hit(*parse_node_id(hit["id"]), abs(hit["distance"])) for hit in found[0]]
 
     def _current(self) -> str | None:
-        collections = self._client.list_collections(timeout=self._timeout)
-        for name in collections:
-            if self._alias in self._client.list_aliases(name, timeout=self._timeout)["aliases"]:
-                return str(name)
-        return None
+        # Not list_collections: Milvus Lite opens every collection for it, which takes seconds.
+        try:
+            found = self._client.describe_alias(self._alias, timeout=self._timeout)
+        except MilvusException as error:
+            if error.code in NO_SUCH_ALIAS:
+                return None
+            raise
+        return str(found["collection_name"])
 
     def _read_all(self, name: str, condition: str, fields: list[str]) -> list[dict[str, Any]]:
         rows = self._client.query_iterator(name, batch_size=READ_BATCH, filter=condition, output_fields=fields)
@@ -208,10 +227,20 @@ class Collections:
         store.client.flush(name)  # Milvus Lite scans unflushed rows in Python: 10 times slower
 
     def _use(self, name: str) -> None:
-        if self._current() is None:
-            self._client.create_alias(name, self._alias, timeout=self._timeout)
-        else:
-            self._client.alter_alias(name, self._alias, timeout=self._timeout)
+        before = self._current()
+        try:
+            if before is None:
+                self._client.create_alias(name, self._alias, timeout=self._timeout)
+            else:
+                self._client.alter_alias(name, self._alias, timeout=self._timeout)
+        except MilvusException:
+            # Milvus Lite moves the alias in its memory first, and leaves it so where the disk is full.
+            with suppress(MilvusException):
+                if before is None:
+                    self._client.drop_alias(self._alias, timeout=self._timeout)
+                else:
+                    self._client.alter_alias(before, self._alias, timeout=self._timeout)
+            raise
 
     def _drop(self, name: str) -> None:
         if name == self._current():  # Milvus Lite would drop it, and the alias with it
@@ -224,7 +253,7 @@ def _mapped(uri: str) -> Iterator[None]:
     """Turn what Milvus raises into StoreUnavailable, with what to do about it."""
     try:
         yield
-    except (MilvusException, OSError) as error:
+    except (MilvusException, grpc.RpcError, OSError) as error:
         if "://" in uri:
             raise StoreUnavailable(
                 "Milvus 서버가 응답하지 않습니다. SMARTSTORE_MILVUS__URI를 확인하고 "

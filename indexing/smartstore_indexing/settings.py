@@ -30,7 +30,7 @@ class MilvusSettings(Group):
     alias: str = Field(
         "smartstore_faq", pattern=r"^[a-z][a-z0-9_]{0,63}$", description="검색이 읽는 별칭(alias)의 이름."
     )
-    timeout_seconds: float = Field(10.0, gt=0, le=120, description="Milvus 호출 하나의 제한 시간(초).")
+    timeout_seconds: float = Field(30.0, gt=0, le=300, description="Milvus 호출 하나의 제한 시간(초).")
 
 
 class OpenAISettings(Group):

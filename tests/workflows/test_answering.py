@@ -56,8 +56,10 @@ async def test_every_follow_up_is_answered_by_its_faq(bot: Chatbot) -> None:
 async def test_unrelated_question_is_refused_word_for_word_with_a_bridge(bot: Chatbot) -> None:
     reply = await bot.ask(RESTAURANT)
     assert reply.answer.kind == "refused"
-    assert reply.answer.text == REFUSAL == (
-        "저는 스마트 스토어 FAQ를 위한 챗봇입니다. 스마트 스토어에 대한 질문을 부탁드립니다."
+    assert (
+        reply.answer.text
+        == REFUSAL
+        == ("저는 스마트 스토어 FAQ를 위한 챗봇입니다. 스마트 스토어에 대한 질문을 부탁드립니다.")
     )
     assert reply.sources == ()
     assert len(reply.suggestions) == 1

@@ -12,6 +12,7 @@ from smartstore_indexing.errors import FaqError
 from smartstore_indexing.settings import load_settings
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.events import Source, StageName, Suggestion
+from smartstore_workflows.understanding import checked_question
 
 STAGES: dict[StageName, str] = {
     "understand": "질문 이해",
@@ -30,6 +31,8 @@ PROMPT = "\n질문> "
 
 def run_ask(question: str | None, *, as_json: bool, session_id: str | None, model: str | None) -> int:
     """Answer one question and return its exit code, or hold a conversation until its end."""
+    if question is not None:
+        checked_question(question)  # refused now, not when everything is loaded
     with asyncio.Runner() as runner:
         bot = Chatbot(load_settings())
         runner.run(bot.__aenter__())
@@ -57,34 +60,44 @@ class Talk:
         self._sources: Sequence[Source] = ()
         self._suggestions: Sequence[Suggestion] = ()
         self._errors = Console(stderr=True)
+        self._notes = sys.stderr if as_json else sys.stdout  # with --json, stdout is for events alone
+        self._interactive = sys.stdin is not None and sys.stdin.isatty() and not as_json  # None: closed by the caller
         self._failed = False
 
     def converse(self) -> int:
         """Answer what is typed until its end; an answer that fails does not end the conversation."""
-        interactive = sys.stdin.isatty()
-        if interactive:
+        if self._interactive:
             import readline  # noqa: F401  gives input() its editing and history
 
             sys.stdout.write(WELCOME + "\n")
+            try:
+                self._take_lines()
+            except KeyboardInterrupt:  # at the prompt; _take has those of an answer
+                sys.stdout.write("\n")
+            sys.stdout.write(f"{GOODBYE}\n")
+            return 0
+        self._take_lines()
+        return 1 if self._failed else 0
+
+    def _take_lines(self) -> None:
         while True:
             try:
-                line = input(PROMPT if interactive else "").strip()
-            except (EOFError, KeyboardInterrupt):
-                sys.stdout.write(f"\n{GOODBYE}\n" if interactive else "")
-                return 1 if self._failed and not interactive else 0
+                line = input(PROMPT if self._interactive else "").strip()
+            except EOFError:
+                sys.stdout.write("\n" if self._interactive else "")
+                return
             if line in ("/끝", "/quit", "/exit"):
-                sys.stdout.write(f"{GOODBYE}\n")
-                return 0
+                return
             if line:
                 self._take(line)
 
     def _take(self, line: str) -> None:
         try:
             if line == "/도움말":
-                sys.stdout.write(WELCOME + "\n")
+                self._notes.write(WELCOME + "\n")
             elif line == "/새대화":
                 self._session_id, self._sources, self._suggestions = None, (), ()
-                sys.stdout.write("새 대화를 시작합니다.\n")
+                self._notes.write("새 대화를 시작합니다.\n")
             elif line.startswith("/"):
                 self._show_source(line[1:])
             elif line.isdecimal() and 1 <= int(line) <= len(self._suggestions):
@@ -96,6 +109,8 @@ class Talk:
             self._failed = True
             sys.stderr.write(f"오류: {error.message}\n")
         except KeyboardInterrupt:
+            if not self._interactive:
+                raise
             sys.stdout.write("\n답변을 멈췄습니다.\n")
 
     def answer(self, question: str, *, faq_id: str | None = None) -> int:
@@ -129,10 +144,10 @@ class Talk:
     def _show_source(self, number: str) -> None:
         found = [source for source in self._sources if str(source.n) == number]
         if not found:
-            sys.stdout.write("그런 명령이나 도움말 번호가 없습니다. /도움말을 입력하면 사용법을 볼 수 있습니다.\n")
+            self._notes.write("그런 명령이나 도움말 번호가 없습니다. /도움말을 입력하면 사용법을 볼 수 있습니다.\n")
             return
         faq = self._runner.run(self._bot.faq(found[0].id))
-        sys.stdout.write(f"\n[{found[0].n}] {faq.title}\n\n{faq.answer}\n")
+        self._notes.write(f"\n[{found[0].n}] {faq.title}\n\n{faq.answer}\n")
 
 
 class JsonLines:

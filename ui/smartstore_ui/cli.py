@@ -1,8 +1,10 @@
 """The command line: `smartstore index | ask | eval | doctor`. What a command needs is imported when it is chosen."""
 
 import argparse
+import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,16 @@ from smartstore_indexing.errors import FaqError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# What argparse says, and what we say instead; the first that fits.
+KOREAN = [
+    (r"the following arguments are required: (.+)", r"필요한 인자가 없습니다: \1"),
+    (r"unrecognized arguments: (.+)", r"알 수 없는 인자입니다: \1 (빈칸이 있는 질문은 따옴표로 묶어 주세요)"),
+    (r"argument (.+?): invalid choice: (.+?) \(choose from (.+)\)", r"\1 \2은(는) 없습니다. 쓸 수 있는 값: \3"),
+    (r"argument (.+?): expected one argument", r"\1 뒤에 값이 하나 필요합니다."),
+    (r"argument (.+?): ignored explicit argument (.+)", r"\1에는 값을 줄 수 없습니다: \2"),
+    (r"ambiguous option: (.+?) could match (.+)", r"\1은(는) 여러 옵션과 맞습니다: \2"),
+    (r"argument (.+?): (.+)", r"\1: \2"),
+]
 
 
 class KoreanParser(argparse.ArgumentParser):
@@ -28,7 +40,8 @@ class KoreanParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what could not be understood and where help is, and exit with 2."""
-        sys.stderr.write(f"명령을 이해하지 못했습니다: {message}\n`{self.prog} --help`로 사용법을 확인해 주세요.\n")
+        said = next((re.sub(words, ours, message) for words, ours in KOREAN if re.fullmatch(words, message)), message)
+        sys.stderr.write(f"명령을 이해하지 못했습니다: {said}\n`{self.prog} --help`로 사용법을 확인해 주세요.\n")
         sys.exit(USAGE_ERROR)
 
 
@@ -37,7 +50,15 @@ class KoreanFormatter(argparse.RawDescriptionHelpFormatter):
 
     def add_usage(self, usage: str | None, actions: object, groups: object, prefix: str | None = None) -> None:
         """Add the usage line."""
-        super().add_usage(usage, actions, groups, prefix or "사용법: ")  # type: ignore[arg-type]
+        # argparse passes "" where it makes the name of a command's own parser.
+        super().add_usage(usage, actions, groups, "사용법: " if prefix is None else prefix)  # type: ignore[arg-type]
+
+
+def readable(text: str) -> str:
+    """Return the argument as it is; bytes that are no UTF-8 come as lone surrogates, which nothing can store."""
+    if re.search(r"[\ud800-\udfff]", text):
+        raise argparse.ArgumentTypeError("읽을 수 없는 글자가 들어 있습니다.")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,7 +88,9 @@ def parser() -> argparse.ArgumentParser:
     )
     ask.inputs.add_argument("question", metavar="질문", nargs="?", help="1~2,000자. 쓰지 않으면 대화를 시작합니다.")
     ask.options.add_argument("--json", action="store_true", help="이벤트를 한 줄에 하나씩 JSON으로 출력합니다.")
-    ask.options.add_argument("--session", metavar="ID", help="이어 갈 대화의 ID. 쓰지 않으면 새 대화입니다.")
+    ask.options.add_argument(
+        "--session", metavar="ID", type=readable, help="이어 갈 대화의 ID. 쓰지 않으면 새 대화입니다."
+    )
     ask.options.add_argument("--model", metavar="이름", help="extractive(FAQ 그대로) 또는 openai")
 
     evaluate = commands.add_parser(
@@ -88,10 +111,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 for an error, 2 for a wrong call, 3 when another process holds the data folder."""
+    _admit_any_character()
     chosen = parser().parse_args(arguments)
     _quiet_libraries()
     try:
-        return _run(chosen)
+        exit_code = _run(chosen)
+        sys.stdout.flush()  # here, where a reader that left is still caught
+        return exit_code
     except FaqError as error:
         sys.stderr.write(f"오류: {error.message}\n")
         return error.exit_code
@@ -120,6 +146,13 @@ def _run(chosen: argparse.Namespace) -> int:
     from smartstore_ui.diagnosing import run_doctor
 
     return run_doctor()
+
+
+def _admit_any_character() -> None:
+    """Let no input or output fail on a character: what cannot be read becomes a surrogate, which is then refused."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _quiet_libraries() -> None:

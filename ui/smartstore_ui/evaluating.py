@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -40,9 +41,11 @@ async def _measure(sets: Sequence[LabelledSet]) -> dict[str, object]:
     measured: list[dict[str, object]] = []
     async with Chatbot(load_settings()) as bot:
         snapshot = await bot.services.reader.snapshot()
-        with Progress(console=Console(stderr=True), transient=True) as bars:
+        console = Console(stderr=True)
+        # Where it is no terminal, a finished Progress would still print an empty line.
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
             for labelled in sets:
-                bar = partial(bars.update, bars.add_task(labelled.file, total=len(labelled.lines)), advance=1)
+                bar = partial(bars.update, bars.add_task(escape(labelled.file), total=len(labelled.lines)), advance=1)
                 judged = await judge(labelled, bot.outcome, snapshot.catalog, advance=bar)
                 figures = metrics(labelled.kind, judged)
                 measured.append(
@@ -63,7 +66,7 @@ def _print(report: dict[str, object]) -> None:
     assert isinstance(sets, list)
     console.print(f"색인: FAQ {index['faqs']:,}건 (버전 {index['version']})")
     for measured in sets:
-        title = f"{measured['file']} · {TITLES[measured['kind']]} {measured['n']}건"
+        title = f"{escape(measured['file'])} · {TITLES[measured['kind']]} {measured['n']}건"
         table = Table(title=title, title_justify="left")
         for name in measured["metrics"]:
             table.add_column(NAMES.get(name, name), justify="right")

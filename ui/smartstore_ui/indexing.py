@@ -27,7 +27,9 @@ def run_index(path: Path | None, *, full: bool, as_json: bool) -> int:
 
 async def _index(settings: Settings, path: Path, *, full: bool) -> IndexSummary:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    # Where it is no terminal, a finished Progress would still print an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, total: int) -> None:

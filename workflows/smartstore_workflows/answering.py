@@ -19,6 +19,7 @@ from smartstore_indexing.errors import ModelUnavailable, UnknownResource
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.settings import EXTRACTIVE
+from smartstore_workflows.bridging import bridge_terms
 from smartstore_workflows.events import (
     ANSWERED,
     REFUSED,
@@ -132,8 +133,11 @@ class AnswerWorkflow(Workflow):
         """Offer follow-ups that an FAQ surely answers."""
         async with stage(ctx, "suggest"):
             catalog = await self._retriever.catalog()
-            nouns = await asyncio.to_thread(self._morphemes.nouns, ev.asked.question) if ev.kind == REFUSED else set()
-            offers = suggest(ev.kind, catalog, ev.citations, ev.passages, ev.asked.history, nouns)
+            bridges: list[FAQ] = []
+            if ev.kind == REFUSED:
+                nouns = await asyncio.to_thread(self._morphemes.nouns, ev.asked.question)
+                bridges = await self._retriever.titled_with(bridge_terms(nouns))
+            offers = suggest(ev.kind, catalog, ev.citations, ev.passages, ev.asked.history, bridges)
             return KINDS[ev.kind](written=ev, suggestions=tuple(offers))
 
     async def _write(

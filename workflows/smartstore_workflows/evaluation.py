@@ -65,12 +65,12 @@ def read_set(path: Path) -> LabelledSet:
         InvalidRequest: it cannot be read, a line is broken, or its keys are those of no kind that can be measured.
     """
     try:
-        texts = [text for text in path.read_text(encoding="utf-8").split("\n") if text.strip()]
+        texts = [text for text in path.read_text(encoding="utf-8-sig").split("\n") if text.strip()]
         keys = set(json.loads(texts[0])) if texts else set()
         lines = [Line.model_validate_json(text) for text in texts]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path}: 평가 파일을 읽을 수 없습니다.") from error
-    except (ValidationError, ValueError, TypeError) as error:
+    except (ValidationError, ValueError, TypeError, RecursionError) as error:
         raise InvalidRequest(f"{path.name}: 평가 파일의 형식이 올바르지 않습니다 (한 줄에 JSON 하나).") from error
     if not lines:
         raise InvalidRequest(f"{path.name}: 평가할 줄이 없습니다.")

@@ -77,8 +77,8 @@ class Evidence(Value):
     best_cosine: float  # over both parts of all FAQs
     title_cosine: float  # over the titles
     lead: float  # how far the best FAQ's cosine is above the tenth's
-    gram_coverage: float  # the best title's share of the score that a title equal to the question would have, 0 to 1
-    top_gram_coverage: float  # the same of the first FAQ of the ranking
+    terms_found: float  # the first FAQ's share of the BM25 score that one equal to the question would have
+    grams_found: float  # the same for character bigrams
 
 
 class Source(Value):

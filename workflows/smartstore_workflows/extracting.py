@@ -14,32 +14,54 @@ def extract(answer: str, question: str, limit: int = EXTRACT_CHARACTERS) -> str:
     """Return the lines of a Markdown answer that fit a question, in their order, at most `limit` characters.
 
     An answer that fits is returned whole. Of a longer one comes its start, which mostly answers at once; where a later
-    block holds clearly more of the question's words, its first block, that block and what follows it come instead.
-    Only whole lines or sentences are taken.
+    block holds clearly more of the question's words, its first block, that block and what follows it come instead, and
+    what room is left goes to the blocks after the first. Only whole lines or sentences are taken, or where even the
+    first sentence is too long its first words and "…".
     """
     if len(answer) <= limit:
         return answer
     blocks = _blocks(answer)
-    start = _taking(blocks, 0, limit)
-    wanted = set(grams(question)) - set(grams(start))
+    start = _run(blocks, range(len(blocks)), limit)
+    wanted = set(grams(question)) - set(grams(_joined(start)))
     held = [len(wanted.intersection(grams(block))) for block in blocks]
     best = max(range(len(blocks)), key=held.__getitem__)
-    return _taking(blocks, best, limit) if held[best] >= NEW_GRAMS else start
+    taken = _around(blocks, best, limit) if best and held[best] >= NEW_GRAMS else start
+    return _joined(taken or start) or _first_words(answer, limit)
 
 
-def _taking(blocks: list[str], best: int, limit: int) -> str:
-    """Return the first block, the best one and as many of those after it as fit."""
+def _around(blocks: list[str], best: int, limit: int) -> dict[int, str]:
+    """Return the first block, the best, what follows that, then what follows the first; {} if the best is too long."""
+    first = _run(blocks, range(1), limit // 2)
+    later = _run(blocks, range(best, len(blocks)), limit - _size(first))
+    between = _run(blocks, range(1, best), limit - _size(first) - _size(later))
+    return {**first, **between, **later} if later else {}
+
+
+def _run(blocks: list[str], places: range, room: int) -> dict[int, str]:
+    """Return, by their places, as many of the blocks one after the other as fit, the last one in part."""
     taken: dict[int, str] = {}
-    for place in dict.fromkeys((0, *range(best, len(blocks)))):
-        room = limit - sum(len(text) + 2 for text in taken.values())
-        piece = _fitting(blocks[place], min(room, limit // 2) if place == 0 and best else room)
-        if piece:
+    for place in places:
+        piece = _fitting(blocks[place], room - _size(taken))
+        if piece.strip():
             taken[place] = piece
-        if len(piece) < len(blocks[place]) and place != 0:
+        if len(piece) < len(blocks[place]):
             break
-    while len(taken) > 1 and _heads_nothing(taken[max(taken)]):
+    while taken and _heads_nothing(taken[max(taken)]):
         del taken[max(taken)]
+    return taken
+
+
+def _size(taken: dict[int, str]) -> int:
+    return sum(len(text) + 2 for text in taken.values())
+
+
+def _joined(taken: dict[int, str]) -> str:
     return "\n\n".join(taken[place] for place in sorted(taken))
+
+
+def _first_words(answer: str, limit: int) -> str:
+    start = answer.strip()[: limit - 1]
+    return (start[: start.rfind(" ")] if " " in start else start).rstrip() + "…"
 
 
 def pieces(text: str) -> list[str]:
@@ -71,13 +93,14 @@ def _fitting(block: str, room: int) -> str:
         return block
     separator = "\n" if "\n" in block else " "
     units = block.split("\n") if "\n" in block else SENTENCE.split(block)
-    fitting = ""
+    fitting: list[str] = []
     for unit in units:
-        longer = f"{fitting}{separator}{unit}" if fitting else unit
-        if len(longer) > room:
+        if len(separator.join([*fitting, unit])) > room:
             break
-        fitting = longer
-    return "" if _heads_nothing(fitting) else fitting.strip()
+        fitting.append(unit)
+    while fitting and (not fitting[-1].strip() or _heads_nothing(fitting[-1])):
+        fitting.pop()
+    return separator.join(fitting).strip()
 
 
 def _heads_nothing(text: str) -> bool:

@@ -11,10 +11,10 @@ NOT_LETTERS = re.compile(r"[^0-9a-z가-힣]")
 GRAM_SIZES = (2, 3)
 
 
-def grams(text: str) -> list[str]:
-    """Return the character 2- and 3-grams of a text, blanks and punctuation left out, lower case."""
+def grams(text: str, sizes: Sequence[int] = GRAM_SIZES) -> list[str]:
+    """Return the character n-grams of a text, blanks and punctuation left out, lower case."""
     letters = NOT_LETTERS.sub("", text.lower())
-    return [letters[start : start + size] for size in GRAM_SIZES for start in range(len(letters) - size + 1)]
+    return [letters[start : start + size] for size in sizes for start in range(len(letters) - size + 1)]
 
 
 class Bm25:

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
+import structlog
+from pydantic import ValidationError
+
 from smartstore_indexing.errors import StoreUnavailable
 from smartstore_workflows.events import Turn
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 DAY_SECONDS = 86_400.0
 BUSY_SECONDS = 5.0
@@ -42,9 +46,13 @@ class ConversationStore:
 
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")  # a crash of the process loses nothing, a power cut the last turns
-            connection.executescript(SCHEMA)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")  # survives a crash of the process
+                connection.executescript(SCHEMA)
+            except sqlite3.Error:
+                connection.close()
+                raise
             return connection
 
         store = cls(await _mapped(connect), max_turns=max_turns, days=days)
@@ -56,13 +64,14 @@ class ConversationStore:
         await _mapped(self._locked(self._connection.close))
 
     async def turns(self, session_id: str) -> list[Turn]:
-        """Return the turns of a session, none for one that is unknown or too old."""
+        """Return the turns of a session, none for one that is unknown or too old; a turn that is broken is left out."""
         select = "SELECT turn FROM turns WHERE session_id = ? AND used_at >= ? ORDER BY number"
 
         def read() -> list[tuple[str]]:
             return self._connection.execute(select, (session_id, time.time() - self._days * DAY_SECONDS)).fetchall()
 
-        return [Turn.model_validate_json(turn) for (turn,) in await _mapped(self._locked(read))]
+        stored = [_turn(text) for (text,) in await _mapped(self._locked(read))]
+        return [turn for turn in stored if turn is not None]
 
     async def append(self, session_id: str, turn: Turn) -> None:
         """Add a turn, renew the session's life, and drop its oldest turns beyond the bound: all of it or nothing."""
@@ -101,6 +110,14 @@ class ConversationStore:
                 return function()
 
         return call
+
+
+def _turn(stored: str) -> Turn | None:
+    try:
+        return Turn.model_validate_json(stored)
+    except ValidationError:  # one bad row must not end a conversation
+        log.warning("stored turn not readable")
+        return None
 
 
 async def _mapped(function: Callable[[], T]) -> T:

@@ -2,8 +2,11 @@
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
+from json import JSONDecodeError
 from typing import Any
 
+import httpx
 import openai
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 from llama_index.llms.openai import OpenAI
@@ -11,6 +14,8 @@ from llama_index.llms.openai import OpenAI
 from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.settings import OpenAISettings
 from smartstore_workflows.events import Usage
+
+_received: ContextVar[list[httpx.Response]] = ContextVar("received")
 
 
 class NamedOpenAI(OpenAI):
@@ -37,6 +42,7 @@ class AnswerModel:
     def __init__(self, settings: OpenAISettings, *, key: str, base_url: str) -> None:
         """Make the client; nothing is sent yet."""
         self.name = settings.model
+        self._http = openai.DefaultAsyncHttpxClient(event_hooks={"response": [_note]})
         self._llm = NamedOpenAI(
             model=settings.model,
             window=settings.context_window,
@@ -46,6 +52,7 @@ class AnswerModel:
             max_retries=settings.max_retries,
             api_key=key,
             api_base=base_url,
+            async_http_client=self._http,
             additional_kwargs={"stream_options": {"include_usage": True}},
         )
 
@@ -55,21 +62,38 @@ class AnswerModel:
         Raises:
             ModelUnavailable: the model refused, failed, broke off or was silent for longer than its timeout.
         """
-        with _mapped(self.name):
-            said = False
-            async with aclosing(await self._llm.astream_chat(messages)) as chunks:
-                async for chunk in chunks:
-                    if chunk.delta:
-                        said = True
-                        yield chunk.delta
-                    if usage := _usage(chunk.raw):
-                        yield usage
-            if not said:
-                raise ModelUnavailable(f"모델 {self.name}이(가) 빈 답변을 보냈습니다.")
+        responses: list[httpx.Response] = []
+        _received.set(responses)
+        try:
+            with _mapped(self.name):
+                async with aclosing(self._pieces(messages)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        finally:
+            # Closing LlamaIndex's generator leaves the response to the garbage collector, and the model writes on.
+            for response in responses:
+                await response.aclose()
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._llm._get_aclient().close()  # noqa: SLF001  LlamaIndex has no public way
+        await self._http.aclose()
+
+    async def _pieces(self, messages: Sequence[ChatMessage]) -> AsyncGenerator[str | Usage, None]:
+        said = False
+        async with aclosing(await self._llm.astream_chat(messages)) as chunks:
+            async for chunk in chunks:
+                if chunk.delta:
+                    said = True
+                    yield chunk.delta
+                if usage := _usage(chunk.raw):
+                    yield usage
+        if not said:
+            raise ModelUnavailable(f"모델 {self.name}이(가) 빈 답변을 보냈습니다.")
+
+
+async def _note(response: httpx.Response) -> None:
+    """Note a response for the stream that asked for it."""
+    _received.get().append(response)
 
 
 def _usage(raw: Any) -> Usage | None:
@@ -81,15 +105,17 @@ def _usage(raw: Any) -> Usage | None:
 
 @contextmanager
 def _mapped(name: str) -> Iterator[None]:
-    """Turn what the OpenAI client raises into ModelUnavailable, most specific first."""
+    """Turn what the OpenAI client raises, and in mid-answer its HTTP client, into ModelUnavailable."""
     try:
         yield
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         raise ModelUnavailable(f"모델 {name}이(가) 키를 거절했습니다. OPENAI_API_KEY를 확인해 주세요.") from error
     except openai.RateLimitError as error:
         raise ModelUnavailable(f"모델 {name}의 사용 한도를 넘었습니다. 잠시 후 다시 시도해 주세요.") from error
-    except openai.APITimeoutError as error:
+    except (openai.APITimeoutError, httpx.TimeoutException) as error:
         raise ModelUnavailable(f"모델 {name}이(가) 제한 시간 안에 답하지 않았습니다.") from error
+    except (openai.InternalServerError, httpx.HTTPError, JSONDecodeError) as error:  # the last two in mid-answer
+        raise ModelUnavailable(f"모델 {name}의 서버에 오류가 있습니다. 잠시 후 다시 시도해 주세요.") from error
     except (openai.OpenAIError, OSError) as error:
         raise ModelUnavailable(
             f"모델 {name}을(를) 사용할 수 없습니다. OPENAI_BASE_URL과 모델 이름을 확인해 주세요."

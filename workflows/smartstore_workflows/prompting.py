@@ -13,7 +13,7 @@ from smartstore_workflows.events import Turn
 CONTEXT_FAQS = 5
 CONTEXT_CHARACTERS = 6_000  # about 4,000 tokens of Korean: mostly five whole FAQs
 HISTORY_TURNS = 3
-FENCE = re.compile(r"</?\s*(?:faq|question)\b[^>]*>", re.IGNORECASE)
+FENCE = re.compile(r"<\s*/?\s*(?:faq|question)\b(?:[^<>]*>)?", re.IGNORECASE)
 CITATION = re.compile(r"\[(\d{1,2})\]")
 
 
@@ -30,8 +30,8 @@ def answer_messages(question: str, faqs: Sequence[FAQ], history: Sequence[Turn])
     """
     messages = [ChatMessage(role=MessageRole.SYSTEM, content=rules())]
     for turn in history[-HISTORY_TURNS:]:
-        messages.append(ChatMessage(role=MessageRole.USER, content=turn.question))
-        messages.append(ChatMessage(role=MessageRole.ASSISTANT, content=turn.answer))
+        messages.append(ChatMessage(role=MessageRole.USER, content=_unfenced(turn.question)))
+        messages.append(ChatMessage(role=MessageRole.ASSISTANT, content=_unfenced(turn.answer)))
     blocks, room = [], CONTEXT_CHARACTERS
     for number, faq in enumerate(faqs, start=1):
         answer = faq.answer[:room]
@@ -53,4 +53,6 @@ def without_dangling(text: str, sources: int) -> str:
 
 
 def _unfenced(text: str) -> str:
-    return FENCE.sub("", text)
+    while (without := FENCE.sub("", text)) != text:  # taking <faq> out of <fa<faq>q> leaves one
+        text = without
+    return text

@@ -12,12 +12,14 @@ import numpy as np
 
 RANKED = 30  # passages that go on to the answer and its suggestions; events that carry more cost milliseconds
 COSINE_STEP = 0.02  # e5's cosines crowd between .78 and .92: a difference of .02 tells FAQs apart
-FEATURES = ("title_cosine", "answer_cosine", "best_cosine", "question_terms", "answer_terms", "title_grams")
+# More were tried and left out, since the labelled development queries rank no better with them: the better of both
+# cosines, BM25 of the title alone, n-grams of the title alone, shares of the question's terms found, reciprocal ranks.
+FEATURES = ("title_cosine", "answer_cosine", "terms", "grams")
 
 
 @dataclass(frozen=True, slots=True)
 class RankingModel:
-    """The weights (6,) of the FEATURES; a softmax over all FAQs makes their scores probabilities."""
+    """The weights (4,) of the FEATURES; a softmax over all FAQs makes their scores probabilities."""
 
     weights: np.ndarray
 
@@ -29,7 +31,7 @@ class RankingModel:
         return cls(np.array([stored[name] for name in FEATURES], dtype=np.float32))
 
     def rank(self, features: np.ndarray) -> tuple[list[int], list[float]]:
-        """Return the places of the best RANKED rows of features (n, 6), best first, and their probabilities."""
+        """Return the places of the best RANKED rows of features (n, 4), best first, and their probabilities."""
         scores = features @ self.weights
         odds = np.exp(scores - scores.max())
         best = np.argsort(-odds, kind="stable")[:RANKED]
@@ -37,23 +39,12 @@ class RankingModel:
         return best.tolist(), shares.tolist()
 
 
-def features_of(
-    *,
-    titles: np.ndarray,
-    answers: np.ndarray,
-    question_terms: np.ndarray,
-    answer_terms: np.ndarray,
-    title_grams: np.ndarray,
-) -> np.ndarray:
-    """Return the features (n, 6) float32 of n FAQs from their cosines and BM25 scores, each (n,).
+def features_of(*, titles: np.ndarray, answers: np.ndarray, terms: np.ndarray, grams: np.ndarray) -> np.ndarray:
+    """Return the features (n, 4) float32 of n FAQs from their two cosines and two BM25 scores, each (n,).
 
-    They compare within one question: cosines are COSINE_STEPs below the best, lexical scores shares of the best.
+    They compare within one question: cosines are COSINE_STEPs below the best, BM25 scores shares of the best.
     """
     top = max(titles.max(), answers.max())
-    columns = [
-        (titles - top) / COSINE_STEP,
-        (answers - top) / COSINE_STEP,
-        (np.maximum(titles, answers) - top) / COSINE_STEP,
-        *(scores / max(scores.max(), 1e-9) for scores in (question_terms, answer_terms, title_grams)),
-    ]
-    return np.column_stack(columns).astype(np.float32)
+    cosines = ((titles - top) / COSINE_STEP, (answers - top) / COSINE_STEP)
+    lexical = (scores / max(scores.max(), 1e-9) for scores in (terms, grams))
+    return np.column_stack([*cosines, *lexical]).astype(np.float32)

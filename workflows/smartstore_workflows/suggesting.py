@@ -20,18 +20,18 @@ def suggest(
     cited: Sequence[str],
     passages: Sequence[Passage],
     history: Sequence[Turn],
-    nouns: set[str],
+    bridges: Sequence[FAQ],
 ) -> list[Suggestion]:
     """Return at most three offers, best first.
 
     After an answer: along the cited FAQs' own links, then what else was surely found, then the FAQs that stand beside
     the cited one in the help centre. After a not-found: the nearest FAQs. After a refusal: one FAQ to lead back with,
-    the nearest that shares one of `nouns`, else the most linked to. FAQs that the conversation has answered already are
+    the first of `bridges`, else the most linked to, else the nearest. FAQs that the conversation has answered are
     left out, and so are titles that ask what another offer asks.
     """
     ranked = [faq for passage in passages if (faq := catalog.get(passage.faq_id)) is not None]
     if kind == "refused":
-        return [_offer(faq, kind) for faq in [*_sharing(nouns, ranked), *_most_linked(catalog)][:1]]
+        return [_offer(faq, kind) for faq in [*bridges, *_most_linked(catalog), *ranked][:1]]
     asked = [faq for faq_id in cited if (faq := catalog.get(faq_id))]
     linked = [other for faq in asked for other in catalog.related(faq)]
     sure = [faq for passage in passages if passage.score >= SURE and (faq := catalog.get(passage.faq_id))]
@@ -59,10 +59,6 @@ def _beside(faq: FAQ, catalog: Catalog) -> list[FAQ]:
 
 def _offer(faq: FAQ, kind: Kind) -> Suggestion:
     return Suggestion(text=offer(faq.question, kind), faq_id=faq.id)
-
-
-def _sharing(nouns: set[str], ranked: Iterable[FAQ]) -> list[FAQ]:
-    return [faq for faq in ranked if any(noun in faq.question for noun in nouns)]
 
 
 def _most_linked(catalog: Catalog) -> list[FAQ]:

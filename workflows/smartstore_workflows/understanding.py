@@ -13,10 +13,16 @@ from smartstore_workflows.events import Turn
 
 MAX_CHARACTERS = 2_000
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-# A plain yes to an offer: 네, 응 알려줘, 그래 부탁해요. Everything after the yes is a request to go on.
+FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul "letters" that show as a blank
+PLEASE = r"(?:줘요?|주세요|주십시오|주시겠어요|주실래요|줄래요?)"
+REQUEST = (
+    rf"(?:좀\s*)?(?:(?:알려|말해|말씀해|보여|가르쳐)\s*{PLEASE}|궁금(?:해요?|합니다)"
+    rf"|(?:(?:안내|설명|답변)[도을를]?\s*)?(?:좀\s*)?(?:해\s*{PLEASE}|부탁(?:해요?|합니다|할게요?|드려요?|드립니다|드릴게요)?))"
+)
+# A plain yes to an offer: 네, 응 알려줘, 그래 부탁해요, 안내해 주세요. Nothing else may stand beside it.
 YES = re.compile(
-    r"(?:네+|넵|넹|예|응+|어|그래요?|좋아요?|ㅇㅇ|ㅇㅋ|오케이|ok|yes)?[\s,.!~]*"
-    r"(?:안내|설명|부탁|알려|말해|말씀)?\s*(?:해|드려)?\s*(?:줘요?|주세요|요|해요)?[\s.!~^]*",
+    r"(?:(?:네+|넵+|넹|예+|응+|웅|어+|그래요?|좋아요?|좋습니다|ㅇㅇ|ㅇㅋ|오케이|ok|yes)"
+    rf"(?:[\s,.!~^]*{REQUEST})?|{REQUEST})[\s.!~^ㅎㅋ]*",
     re.IGNORECASE,
 )
 LEANING_START = re.compile(
@@ -42,7 +48,7 @@ def checked_question(text: str) -> str:
             f"질문은 {MAX_CHARACTERS:,}자까지 입력할 수 있습니다 (지금 {len(question):,}자). "
             "조금 줄여서 다시 질문해 주세요."
         )
-    if not any(unicodedata.category(character)[0] in "LN" for character in question):
+    if not any(unicodedata.category(character)[0] in "LN" and character not in FILLERS for character in question):
         raise InvalidRequest("글자가 없는 질문은 이해할 수 없습니다. 궁금한 점을 글로 입력해 주세요.")
     return question
 
@@ -55,10 +61,13 @@ def accepts_offer(question: str, history: Sequence[Turn]) -> str | None:
 
 
 def stand_alone(question: str, history: Sequence[Turn]) -> str:
-    """Return a question that can be searched without its conversation."""
+    """Return a question that can be searched without its conversation, at most 2,000 characters.
+
+    Follow-ups of follow-ups grow; what is cut then is their beginning.
+    """
     if not history or not leans(question):
         return question
-    return f"{history[-1].standalone} {question}"
+    return f"{history[-1].standalone} {question}"[-MAX_CHARACTERS:].lstrip()
 
 
 def leans(question: str) -> bool:

@@ -13,6 +13,9 @@ NOT_FOUND = (
 )
 
 PARENTHESIS = re.compile(r"\s*\([^()]*\)\s*$")
+NIEUN = 4  # ㄴ among the finals
+# Stems that take 은 or ㄴ before 지, not 는.
+ADJECTIVE = re.compile(r"(?:[좋같높낮많작크]|[다빠]르|느리|비싸|(?:필요|가능|중요|정확)하)$")
 
 
 def offer(question: str, kind: Kind) -> str:
@@ -31,12 +34,18 @@ def _clause(stem: str) -> str:
     if re.search(r"[.?!]\s", stem):
         return ""  # several sentences read better quoted
     if stem.endswith("나요"):
-        return stem[:-2] + "는지"
-    if re.search(r"[가-힣]가요$", stem) and _ends_in_nieun(stem[-3]):
+        asked = stem[:-2]
+        return _with_nieun(asked) + "지" if ADJECTIVE.search(asked) else asked + "는지"
+    if re.search(r"[가-힣]가요$", stem) and _final(stem[-3]) == NIEUN:
         return stem[:-2] + "지"
     return ""
 
 
-def _ends_in_nieun(syllable: str) -> bool:
-    """Tell whether a Hangul syllable ends in ㄴ: the fifth of Unicode's 28 finals, counted from 0."""
-    return (ord(syllable) - 0xAC00) % 28 == 4
+def _with_nieun(word: str) -> str:
+    """Return a stem with the ending ㄴ, or 은 where it ends in a consonant: 다르 becomes 다른, 좋 becomes 좋은."""
+    return word + "은" if _final(word[-1]) else word[:-1] + chr(ord(word[-1]) + NIEUN)
+
+
+def _final(syllable: str) -> int:
+    """Return the place of a Hangul syllable's final among Unicode's 28, of which 0 is none."""
+    return (ord(syllable) - 0xAC00) % 28

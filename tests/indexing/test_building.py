@@ -1,0 +1,488 @@
+"""Building an index in a real Milvus Lite with real vectors: what is embedded, what is kept, what a failure leaves."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import BaseNode
+from pymilvus import MilvusClient
+
+from smartstore_indexing import building, reading
+from smartstore_indexing.building import IndexBuilder, IndexSummary
+from smartstore_indexing.embedding import DIMENSIONS, MODEL_NAME, E5Embedding
+from smartstore_indexing.errors import (
+    IndexMissing,
+    IndexOutdated,
+    IndexRejected,
+    InvalidRequest,
+    StoreUnavailable,
+    UnsafeSource,
+)
+from smartstore_indexing.korean import Morphemes
+from smartstore_indexing.milvus import Collections, Manifest
+from smartstore_indexing.reading import IndexReader, Snapshot
+
+FAQS = {
+    "영업시간이 어떻게 되나요?": "오전 9시부터 오후 6시까지 문을 엽니다.",
+    "주차할 수 있나요?": "건물 뒤에 두 시간까지 무료로 댈 수 있습니다.",
+    "[단체] 예약은 어떻게 하나요?": "전화로 이틀 전까지 예약해 주세요.",
+    "포장이 되나요?": "모든 차림을 포장해 드립니다.",
+    "강아지와 함께 가도 되나요?": "마당 자리에서는 함께하실 수 있습니다.",
+}
+Rows = Sequence[tuple[str, str]]
+aliases = (f"t{number}" for number in itertools.count())
+
+
+class RecordingEmbedding(E5Embedding):
+    """The real embedding, which also keeps the texts that it was given."""
+
+    _texts: list[str] = PrivateAttr(default_factory=list)
+    _before_each: Callable[[], object] = PrivateAttr(default_factory=lambda: int)  # int() does nothing
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        self._before_each()
+        self._texts += texts
+        return super()._get_text_embeddings(texts)
+
+
+@dataclass
+class World:
+    """One alias of the store, with a builder of its own."""
+
+    folder: Path
+    collections: Collections
+    morphemes: Morphemes
+    embedding: RecordingEmbedding
+
+    async def build(self, rows: Rows | Path, *, full: bool = False, by: Collections | None = None) -> IndexSummary:
+        """Index these rows (or this file) through these collections, by default this world's."""
+        self.embedding._texts.clear()
+        builder = IndexBuilder(
+            collections=by or self.collections,
+            embedding=self.embedding,
+            dimensions=DIMENSIONS,
+            morphemes=self.morphemes,
+        )
+        return await builder.build(rows if isinstance(rows, Path) else written(self.folder, rows), full=full)
+
+    async def snapshot(self) -> Snapshot:
+        """Return what a reader that starts now sees."""
+        return await IndexReader(collections=self.collections, embedder=MODEL_NAME).snapshot()
+
+    async def answers(self) -> dict[str, str]:
+        """Return question and answer of all FAQs of the index in use, having found each by its own vector and terms."""
+        snapshot = await self.snapshot()
+        for place, faq in enumerate(snapshot.catalog):
+            index = snapshot.parts["question"]
+            nearest = await self.collections.nearest(snapshot.collection, index.vectors[place], limit=1)
+            assert nearest[0].faq_id == faq.id
+            matching = await self.collections.matching(snapshot.collection, " ".join(index.terms[place]), limit=1)
+            assert matching[0].faq_id == faq.id
+        return {faq.title: faq.answer for faq in snapshot.catalog}
+
+
+def written(folder: Path, rows: Rows) -> Path:
+    path = folder / "faq.jsonl"
+    lines = (json.dumps({"question": question, "answer": answer}) for question, answer in rows)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[MilvusClient, str]]:
+    """Yield a client of one Milvus Lite; every test takes an alias of its own in it."""
+    uri = str(tmp_path_factory.mktemp("store") / "milvus.db")
+    client = await asyncio.to_thread(MilvusClient, uri=uri)
+    yield client, uri
+    await asyncio.to_thread(client.close)
+
+
+@pytest.fixture(scope="module")
+def morphemes() -> Morphemes:
+    return Morphemes()
+
+
+@pytest.fixture
+def world(store: tuple[MilvusClient, str], morphemes: Morphemes, tmp_path: Path) -> World:
+    collections = opened(store, next(aliases))
+    return World(tmp_path, collections, morphemes, RecordingEmbedding())
+
+
+def opened(store: tuple[MilvusClient, str], alias: str, kind: type[Collections] = Collections) -> Collections:
+    return kind(store[0], uri=store[1], token="", alias=alias, timeout_seconds=30)
+
+
+def like(collections: Collections, kind: type[Collections]) -> Collections:
+    """Return collections of another kind behind the same alias."""
+    return opened((collections._client, collections._uri), collections._alias, kind)
+
+
+def rows_of(table: dict[str, str]) -> Rows:
+    return list(table.items())
+
+
+def counts(summary: IndexSummary) -> tuple[int, int, int, int, int]:
+    return summary.added, summary.changed, summary.removed, summary.unchanged, summary.duplicates
+
+
+async def test_first_build_adds_every_faq_and_puts_it_to_use(world: World) -> None:
+    summary = await world.build(rows_of(FAQS))
+    assert counts(summary) == (5, 0, 0, 0, 0)
+    assert (summary.faqs, summary.embedded, summary.switched) == (5, 5, True)
+    assert len(world.embedding._texts) == 2 * 5
+    assert await world.answers() == FAQS
+    manifest = (await world.snapshot()).manifest
+    assert (manifest.faqs, manifest.embedder, manifest.dimensions) == (5, MODEL_NAME, DIMENSIONS)
+    assert (manifest.source, manifest.version) == ("faq.jsonl", summary.version)
+
+
+async def test_second_build_of_the_same_file_embeds_nothing_and_does_not_switch(world: World) -> None:
+    first = await world.build(rows_of(FAQS))
+    current = await world.collections.current()
+    summary = await world.build(rows_of(FAQS))
+    assert counts(summary) == (0, 0, 0, 5, 0)
+    assert (summary.switched, summary.embedded, summary.version) == (False, 0, first.version)
+    assert world.embedding._texts == []
+    assert await world.collections.current() == current
+    assert await world.collections.names() == [current]
+
+
+async def test_only_what_changed_is_embedded_and_row_numbers_follow_the_file(world: World) -> None:
+    await world.build(rows_of(FAQS))
+    before = await world.snapshot()
+    removed, changed, new = "포장이 되나요?", "주차할 수 있나요?", "와이파이가 있나요?"
+    table = {new: "비밀번호는 계산대에 있습니다.", **FAQS, changed: "주차장은 없습니다."}
+    del table[removed]
+    summary = await world.build(rows_of(table))
+    assert counts(summary) == (1, 1, 1, 3, 0)
+    assert summary.embedded == 2
+    assert sorted(text for text in world.embedding._texts if text in table) == sorted([new, changed])
+    assert len(world.embedding._texts) == 2 * 2
+    assert await world.answers() == table
+    after = await world.snapshot()
+    assert [(faq.row, faq.title) for faq in after.catalog] == list(enumerate(table))
+    kept = [faq.id for faq in after.catalog if faq.id in before.catalog.ids and faq.title != changed]
+    for part in reading.PARTS:
+        old, new_ = before.parts[part], after.parts[part]
+        places = [(before.catalog.ids.index(faq), after.catalog.ids.index(faq)) for faq in kept]
+        assert len(places) == 3
+        assert all(np.array_equal(old.vectors[was], new_.vectors[is_]) for was, is_ in places)
+        assert all(old.terms[was] == new_.terms[is_] for was, is_ in places)
+
+
+async def test_moved_rows_switch_without_embedding_anything(world: World) -> None:
+    await world.build(rows_of(FAQS))
+    moved = list(reversed(FAQS.items()))
+    summary = await world.build(moved)
+    assert counts(summary) == (0, 0, 0, 5, 0)
+    assert (summary.switched, world.embedding._texts) == (True, [])
+    assert [(faq.row, faq.title) for faq in (await world.snapshot()).catalog] == [
+        (row, question) for row, (question, _) in enumerate(moved)
+    ]
+
+
+async def test_full_build_embeds_every_faq_again(world: World) -> None:
+    await world.build(rows_of(FAQS))
+    summary = await world.build(rows_of(FAQS), full=True)
+    assert (summary.embedded, summary.switched) == (5, True)
+    assert len(world.embedding._texts) == 2 * 5
+    assert await world.answers() == FAQS
+
+
+async def test_of_rows_with_the_same_question_the_last_one_is_indexed_and_the_others_counted(world: World) -> None:
+    twice = next(iter(FAQS))
+    summary = await world.build([*FAQS.items(), (twice, "처음 바뀐 답"), (twice, "문을 닫았습니다.")])
+    assert counts(summary) == (5, 0, 0, 0, 2)
+    snapshot = await world.snapshot()
+    assert [(faq.row, faq.answer) for faq in snapshot.catalog if faq.title == twice] == [(6, "문을 닫았습니다.")]
+    assert len(snapshot.catalog) == summary.faqs == 5
+
+
+async def test_previous_collection_is_kept_and_older_ones_are_dropped(world: World) -> None:
+    used = []
+    for number in range(4):
+        await world.build([("질문", f"답 {number}")])
+        used.append(await world.collections.current())
+        assert await world.collections.names() == used[-2:]
+    assert len(set(used)) == 4
+    await world.collections.load(str(used[-2]))
+    assert [faq.answer for faq in await world.collections.faqs(str(used[-2]))] == ["답 2"]
+
+
+async def test_alias_keeps_its_hands_off_an_alias_whose_name_begins_alike(
+    world: World, store: tuple[MilvusClient, str]
+) -> None:
+    neighbour = opened(store, f"{world.collections._alias}_b")
+    await world.build([("이웃", "답")], by=neighbour)
+    theirs = await neighbour.names()
+    for number in range(3):
+        await world.build([("질문", f"답 {number}")])
+    assert await neighbour.names() == theirs == [await neighbour.current()]
+
+
+async def test_longest_row_is_indexed_and_read_back_whole(world: World) -> None:
+    row = ("가" * 2_000, "나" * 20_000)
+    await world.build([row])
+    assert await world.answers() == dict([row])
+
+
+async def test_collection_in_use_cannot_be_dropped(world: World) -> None:
+    await world.build([("질문", "답")])
+    with pytest.raises(ValueError, match="in use"):
+        await world.collections.drop(str(await world.collections.current()))
+    assert await world.answers() == {"질문": "답"}
+
+
+# Readers
+
+
+async def test_reader_of_an_empty_store_says_what_to_run(world: World) -> None:
+    with pytest.raises(IndexMissing, match="smartstore index"):
+        await world.snapshot()
+
+
+async def test_index_of_another_embedding_model_is_noticed_and_mended_by_the_next_build(world: World) -> None:
+    world.embedding.model_name = "another-model"
+    await world.build(rows_of(FAQS))
+    with pytest.raises(IndexOutdated, match="smartstore index") as caught:
+        await world.snapshot()
+    assert "another-model" in caught.value.message
+    assert MODEL_NAME in caught.value.message
+    world.embedding.model_name = MODEL_NAME
+    summary = await world.build(rows_of(FAQS))
+    assert (summary.embedded, summary.switched) == (5, True)
+    assert await world.answers() == FAQS
+
+
+async def test_index_of_an_older_format_is_noticed_and_mended_by_the_next_build(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(building, "FORMAT", 0)
+        await world.build(rows_of(FAQS))
+    with pytest.raises(IndexOutdated, match="smartstore index"):
+        await world.snapshot()
+    summary = await world.build(rows_of(FAQS))
+    assert (summary.embedded, summary.switched) == (5, True)
+    assert await world.answers() == FAQS
+
+
+async def test_reader_follows_the_alias_and_keeps_a_snapshot_that_has_not_moved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "FOLLOW_SECONDS", 0.0)
+    reader = IndexReader(collections=world.collections, embedder=MODEL_NAME)
+    with pytest.raises(IndexMissing):
+        await reader.snapshot()
+    await world.build([("질문", "옛 답")])
+    old = await reader.snapshot()
+    assert await reader.snapshot() is old
+    await world.build([("질문", "새 답")])
+    new = await reader.snapshot()
+    assert [faq.answer for faq in old.catalog] == ["옛 답"]
+    assert [faq.answer for faq in new.catalog] == ["새 답"]
+    # A question that began before the switch is still searched in the collection it began with.
+    assert await world.collections.nearest(old.collection, old.parts["question"].vectors[0], limit=1)
+
+
+async def test_readers_that_start_together_load_one_snapshot(world: World) -> None:
+    await world.build([("질문", "답")])
+    reader = IndexReader(collections=world.collections, embedder=MODEL_NAME)
+    found = await asyncio.gather(*(reader.snapshot() for _ in range(20)))
+    assert len({id(snapshot) for snapshot in found}) == 1
+
+
+# Builds that fail
+
+
+class HalfWritten(Collections):
+    """Writes only some of the nodes."""
+
+    async def create(self, name: str, manifest: Manifest, nodes: Sequence[BaseNode]) -> None:
+        await super().create(name, manifest, nodes[: len(nodes) // 2])
+
+
+class WrongVectors(Collections):
+    """Writes other vectors than it was given."""
+
+    async def create(self, name: str, manifest: Manifest, nodes: Sequence[BaseNode]) -> None:
+        random = np.random.default_rng(0).normal(size=(len(nodes), manifest.dimensions))
+        vectors = random / np.linalg.norm(random, axis=1, keepdims=True)
+        others = (node.model_copy(update={"embedding": row.tolist()}) for node, row in zip(nodes, vectors, strict=True))
+        await super().create(name, manifest, list(others))
+
+
+class WrongTerms(Collections):
+    """Writes other morphemes than it was given."""
+
+    async def create(self, name: str, manifest: Manifest, nodes: Sequence[BaseNode]) -> None:
+        others = (node.model_copy(update={"metadata": {**node.metadata, "morphs": "다른"}}) for node in nodes)
+        await super().create(name, manifest, list(others))
+
+
+class FullDisk(Collections):
+    """Cannot write."""
+
+    async def create(self, name: str, manifest: Manifest, nodes: Sequence[BaseNode]) -> None:
+        await super().create(name, manifest, nodes)
+        raise StoreUnavailable("디스크가 가득 찼습니다.")
+
+
+@pytest.mark.parametrize("kind", [HalfWritten, WrongVectors, WrongTerms])
+async def test_index_that_fails_its_check_is_not_put_to_use_and_leaves_nothing(
+    world: World, kind: type[Collections]
+) -> None:
+    await world.build(rows_of(FAQS))
+    before = await world.collections.names()
+    with pytest.raises(IndexRejected, match="이전 색인이 그대로"):
+        await world.build([("질문", "답"), ("다른 질문", "다른 답")], by=like(world.collections, kind))
+    assert await world.collections.names() == before == [await world.collections.current()]
+    assert await world.answers() == FAQS
+
+
+async def test_first_index_that_fails_its_check_leaves_an_empty_store(world: World) -> None:
+    with pytest.raises(IndexRejected):
+        await world.build(rows_of(FAQS), by=like(world.collections, HalfWritten))
+    assert await world.collections.names() == []
+    assert await world.collections.current() is None
+
+
+async def test_store_that_cannot_write_leaves_the_index_in_use_as_it_was(world: World) -> None:
+    await world.build(rows_of(FAQS))
+    with pytest.raises(StoreUnavailable):
+        await world.build([("질문", "답")], by=like(world.collections, FullDisk))
+    assert await world.collections.names() == [await world.collections.current()]
+    assert await world.answers() == FAQS
+
+
+class CannotDrop(FullDisk):
+    """Can neither write nor drop."""
+
+    async def drop(self, name: str) -> None:
+        raise StoreUnavailable("삭제하지 못했습니다.")
+
+
+async def test_what_could_not_be_dropped_hides_no_error_and_goes_with_the_next_build(world: World) -> None:
+    await world.build(rows_of(FAQS))
+    with pytest.raises(StoreUnavailable, match="가득"):
+        await world.build([("질문", "답")], by=like(world.collections, CannotDrop))
+    assert len(await world.collections.names()) == 2
+    assert await world.answers() == FAQS
+    await world.build([("질문", "답")])
+    assert await world.answers() == {"질문": "답"}
+    assert len(await world.collections.names()) == 2  # the one in use and the one before it
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("faq.pkl", b"cos\nsystem\n(S'true'\ntR.", UnsafeSource),
+        ("faq.pkl", b"\x80\x04}", InvalidRequest),
+        ("faq.csv", "question,answer\n질문,\n".encode(), InvalidRequest),
+        ("faq.jsonl", '{"question": "질문", "answer": "위 도움말이 도움이 되었나요?"}'.encode(), InvalidRequest),
+        ("faq.jsonl", '{"question": "\u200b", "answer": "답"}'.encode(), InvalidRequest),
+        ("faq.jsonl", json.dumps({"question": "질문", "answer": "■" * 20_000}).encode(), InvalidRequest),
+        ("missing.csv", None, InvalidRequest),
+    ],
+    ids=["hostile", "cut off", "no answer", "nothing but furniture", "invisible question", "too long", "missing"],
+)
+async def test_source_that_cannot_be_indexed_leaves_the_index_in_use_as_it_was(
+    world: World, name: str, content: bytes | None, expected: type[InvalidRequest]
+) -> None:
+    await world.build([("질문", "답")])
+    before = await world.collections.names()
+    path = world.folder / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(expected):
+        await world.build(path)
+    assert await world.collections.names() == before
+    assert await world.answers() == {"질문": "답"}
+
+
+async def test_build_cancelled_while_it_embeds_leaves_the_index_in_use_as_it_was(world: World) -> None:
+    await world.build(rows_of(FAQS))
+    before = await world.collections.names()
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(world.build([("질문", "답")]))
+    world.embedding._before_each = lambda: loop.call_soon_threadsafe(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.embedding._texts
+    assert await world.collections.names() == before
+    assert await world.answers() == FAQS
+
+
+def cancel_this_task() -> None:
+    """Have the running task cancelled at its next await that waits."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+class CancelledAtCreate(Collections):
+    """Has the build cancelled while the nodes are being written."""
+
+    async def create(self, name: str, manifest: Manifest, nodes: Sequence[BaseNode]) -> None:
+        cancel_this_task()
+        await super().create(name, manifest, nodes)
+
+
+class CancelledAtLoad(Collections):
+    """Has the build cancelled between writing and checking."""
+
+    async def load(self, name: str) -> None:
+        if name != await self.current():
+            cancel_this_task()
+        await super().load(name)
+
+
+class CancelledAtUse(Collections):
+    """Has the build cancelled while the alias moves."""
+
+    async def use(self, name: str) -> None:
+        cancel_this_task()
+        await super().use(name)
+
+
+class CancelledAtDrop(Collections):
+    """Has the build cancelled while it drops what is no longer needed."""
+
+    async def drop(self, name: str) -> None:
+        cancel_this_task()
+        await super().drop(name)
+
+
+@pytest.mark.parametrize("kind", [CancelledAtCreate, CancelledAtLoad])
+async def test_build_cancelled_while_it_writes_leaves_the_index_in_use_as_it_was(
+    world: World, kind: type[Collections]
+) -> None:
+    await world.build(rows_of(FAQS))
+    before = await world.collections.names()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(world.build([("질문", "답")], by=like(world.collections, kind)))
+    assert await world.collections.names() == before
+    assert await world.answers() == FAQS
+
+
+async def test_build_cancelled_while_the_alias_moves_leaves_a_whole_index_in_use(world: World) -> None:
+    await world.build(rows_of(FAQS))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(world.build([("질문", "답")], by=like(world.collections, CancelledAtUse)))
+    assert await world.answers() in (FAQS, {"질문": "답"})
+    await world.build([("질문", "답 2")])
+    assert await world.answers() == {"질문": "답 2"}
+    assert len(await world.collections.names()) <= 2
+
+
+async def test_build_cancelled_while_it_drops_has_put_the_new_index_to_use(world: World) -> None:
+    for number in range(2):
+        await world.build([("질문", f"답 {number}")])
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(world.build(rows_of(FAQS), by=like(world.collections, CancelledAtDrop)))
+    assert await world.answers() == FAQS
