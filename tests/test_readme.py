@@ -1,4 +1,4 @@
-"""Every command of README.md, run in a copy of the checkout; ```bash no-test``` marks those that need more than that."""
+"""Every command of README.md, run in a copy of the checkout; blocks marked "bash no-test" need more than that."""
 
 import os
 import re

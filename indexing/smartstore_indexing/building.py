@@ -125,6 +125,8 @@ class IndexBuilder:
     async def _compute(self, faqs: Sequence[FAQ], progress: Progress) -> dict[str, NodeParts]:
         """Return the vectors and morphemes of all parts of the FAQs, by node id."""
         wanted = [(faq, part) for faq in faqs for part in PARTS]
+        if not wanted:
+            return {}  # without loading Kiwi
         terms = await asyncio.to_thread(self._morphemes.joined, [searched_text(faq, part) for faq, part in wanted])
         # Texts of like length share a batch, so that no core waits for the longest.
         order = sorted(range(len(wanted)), key=lambda place: len(embedded_text(*wanted[place])))

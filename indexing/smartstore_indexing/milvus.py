@@ -18,7 +18,6 @@ import numpy as np
 from llama_index.core.schema import BaseNode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 from llama_index.vector_stores.milvus.utils import BM25BuiltInFunction
-from milvus_lite.server_manager import server_manager_instance
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
@@ -92,6 +91,8 @@ class Collections:
         with _mapped(self._uri):
             await self._call(self._client.close)
             if "://" not in self._uri:
+                from milvus_lite.server_manager import server_manager_instance  # a second's import, for Lite only
+
                 await self._call(partial(server_manager_instance.release_server, self._uri))
         self._threads.shutdown(wait=False)
 

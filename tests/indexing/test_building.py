@@ -1,8 +1,9 @@
 """Building an index in a real Milvus Lite with real vectors: what is embedded, what is kept, what a failure leaves."""
 
 import asyncio
-import itertools
+import fcntl
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
-from pymilvus import MilvusClient
 
 from smartstore_indexing import building, reading
 from smartstore_indexing.building import IndexBuilder, IndexSummary
@@ -36,7 +36,6 @@ FAQS = {
     "강아지와 함께 가도 되나요?": "마당 자리에서는 함께하실 수 있습니다.",
 }
 Rows = Sequence[tuple[str, str]]
-aliases = (f"t{number}" for number in itertools.count())
 
 
 class RecordingEmbedding(E5Embedding):
@@ -95,32 +94,44 @@ def written(folder: Path, rows: Rows) -> Path:
 
 
 @pytest.fixture(scope="module")
-async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[MilvusClient, str]]:
-    """Yield a client of one Milvus Lite; every test takes an alias of its own in it."""
-    uri = str(tmp_path_factory.mktemp("store") / "milvus.db")
-    client = await asyncio.to_thread(MilvusClient, uri=uri)
-    yield client, uri
-    await asyncio.to_thread(client.close)
-
-
-@pytest.fixture(scope="module")
 def morphemes() -> Morphemes:
     return Morphemes()
 
 
+async def opened(folder: Path, morphemes: Morphemes) -> World:
+    uri = str(folder / "milvus.db")
+    collections = await Collections.open(uri=uri, token="", alias="faq", timeout_seconds=30)
+    return World(folder, collections, morphemes, RecordingEmbedding())
+
+
 @pytest.fixture
-def world(store: tuple[MilvusClient, str], morphemes: Morphemes, tmp_path: Path) -> World:
-    collections = opened(store, next(aliases))
-    return World(tmp_path, collections, morphemes, RecordingEmbedding())
+async def world(tmp_path: Path, morphemes: Morphemes) -> AsyncIterator[World]:
+    """Yield a world of this test's own where nothing was ever indexed."""
+    world = await opened(tmp_path, morphemes)
+    yield world
+    await world.collections.close()
 
 
-def opened(store: tuple[MilvusClient, str], alias: str, kind: type[Collections] = Collections) -> Collections:
-    return kind(store[0], uri=store[1], token="", alias=alias, timeout_seconds=30)
+@pytest.fixture(scope="module")
+async def indexed(tmp_path_factory: pytest.TempPathFactory, morphemes: Morphemes) -> Path:
+    """Return a folder with FAQS indexed and nobody using it, to be copied."""
+    world = await opened(tmp_path_factory.mktemp("indexed"), morphemes)
+    await world.build(rows_of(FAQS))
+    await world.collections.close()
+    return world.folder
 
 
-def like(collections: Collections, kind: type[Collections]) -> Collections:
-    """Return collections of another kind behind the same alias."""
-    return opened((collections._client, collections._uri), collections._alias, kind)
+@pytest.fixture
+async def ready(indexed: Path, tmp_path: Path, morphemes: Morphemes) -> AsyncIterator[World]:
+    """Yield a world of this test's own where FAQS are indexed."""
+    world = await opened(Path(shutil.copytree(indexed, tmp_path / "ready")), morphemes)
+    yield world
+    await world.collections.close()
+
+
+def like(collections: Collections, kind: type[Collections], alias: str = "faq") -> Collections:
+    """Return collections of another kind, or behind another alias, in the same store."""
+    return kind(collections._client, uri=collections._uri, token="", alias=alias, timeout_seconds=30)
 
 
 def rows_of(table: dict[str, str]) -> Rows:
@@ -142,30 +153,27 @@ async def test_first_build_adds_every_faq_and_puts_it_to_use(world: World) -> No
     assert (manifest.source, manifest.version) == ("faq.jsonl", summary.version)
 
 
-async def test_second_build_of_the_same_file_embeds_nothing_and_does_not_switch(world: World) -> None:
-    first = await world.build(rows_of(FAQS))
-    current = await world.collections.current()
-    summary = await world.build(rows_of(FAQS))
+async def test_second_build_of_the_same_file_embeds_nothing_and_does_not_switch(ready: World) -> None:
+    first = await ready.snapshot()
+    summary = await ready.build(rows_of(FAQS))
     assert counts(summary) == (0, 0, 0, 5, 0)
-    assert (summary.switched, summary.embedded, summary.version) == (False, 0, first.version)
-    assert world.embedding._texts == []
-    assert await world.collections.current() == current
-    assert await world.collections.names() == [current]
+    assert (summary.switched, summary.embedded, summary.version) == (False, 0, first.manifest.version)
+    assert ready.embedding._texts == []
+    assert await ready.collections.names() == [await ready.collections.current()] == [first.collection]
 
 
-async def test_only_what_changed_is_embedded_and_row_numbers_follow_the_file(world: World) -> None:
-    await world.build(rows_of(FAQS))
-    before = await world.snapshot()
+async def test_only_what_changed_is_embedded_and_row_numbers_follow_the_file(ready: World) -> None:
+    before = await ready.snapshot()
     removed, changed, new = "포장이 되나요?", "주차할 수 있나요?", "와이파이가 있나요?"
     table = {new: "비밀번호는 계산대에 있습니다.", **FAQS, changed: "주차장은 없습니다."}
     del table[removed]
-    summary = await world.build(rows_of(table))
+    summary = await ready.build(rows_of(table))
     assert counts(summary) == (1, 1, 1, 3, 0)
     assert summary.embedded == 2
-    assert sorted(text for text in world.embedding._texts if text in table) == sorted([new, changed])
-    assert len(world.embedding._texts) == 2 * 2
-    assert await world.answers() == table
-    after = await world.snapshot()
+    assert sorted(text for text in ready.embedding._texts if text in table) == sorted([new, changed])
+    assert len(ready.embedding._texts) == 2 * 2
+    assert await ready.answers() == table
+    after = await ready.snapshot()
     assert [(faq.row, faq.title) for faq in after.catalog] == list(enumerate(table))
     kept = [faq.id for faq in after.catalog if faq.id in before.catalog.ids and faq.title != changed]
     for part in reading.PARTS:
@@ -176,23 +184,21 @@ async def test_only_what_changed_is_embedded_and_row_numbers_follow_the_file(wor
         assert all(old.terms[was] == new_.terms[is_] for was, is_ in places)
 
 
-async def test_moved_rows_switch_without_embedding_anything(world: World) -> None:
-    await world.build(rows_of(FAQS))
+async def test_moved_rows_switch_without_embedding_anything(ready: World) -> None:
     moved = list(reversed(FAQS.items()))
-    summary = await world.build(moved)
+    summary = await ready.build(moved)
     assert counts(summary) == (0, 0, 0, 5, 0)
-    assert (summary.switched, world.embedding._texts) == (True, [])
-    assert [(faq.row, faq.title) for faq in (await world.snapshot()).catalog] == [
+    assert (summary.switched, ready.embedding._texts) == (True, [])
+    assert [(faq.row, faq.title) for faq in (await ready.snapshot()).catalog] == [
         (row, question) for row, (question, _) in enumerate(moved)
     ]
 
 
-async def test_full_build_embeds_every_faq_again(world: World) -> None:
-    await world.build(rows_of(FAQS))
-    summary = await world.build(rows_of(FAQS), full=True)
+async def test_full_build_embeds_every_faq_again(ready: World) -> None:
+    summary = await ready.build(rows_of(FAQS), full=True)
     assert (summary.embedded, summary.switched) == (5, True)
-    assert len(world.embedding._texts) == 2 * 5
-    assert await world.answers() == FAQS
+    assert len(ready.embedding._texts) == 2 * 5
+    assert await ready.answers() == FAQS
 
 
 async def test_of_rows_with_the_same_question_the_last_one_is_indexed_and_the_others_counted(world: World) -> None:
@@ -204,39 +210,48 @@ async def test_of_rows_with_the_same_question_the_last_one_is_indexed_and_the_ot
     assert len(snapshot.catalog) == summary.faqs == 5
 
 
-async def test_previous_collection_is_kept_and_older_ones_are_dropped(world: World) -> None:
-    used = []
-    for number in range(4):
-        await world.build([("질문", f"답 {number}")])
-        used.append(await world.collections.current())
-        assert await world.collections.names() == used[-2:]
-    assert len(set(used)) == 4
-    await world.collections.load(str(used[-2]))
-    assert [faq.answer for faq in await world.collections.faqs(str(used[-2]))] == ["답 2"]
+async def test_previous_collection_is_kept_and_older_ones_are_dropped(ready: World) -> None:
+    used = [await ready.collections.current()]
+    for number in range(2):
+        await ready.build([("질문", f"답 {number}")])
+        used.append(await ready.collections.current())
+        assert await ready.collections.names() == used[-2:]
+    assert len(set(used)) == 3
+    await ready.collections.load(str(used[1]))
+    assert [faq.answer for faq in await ready.collections.faqs(str(used[1]))] == ["답 0"]
 
 
-async def test_alias_keeps_its_hands_off_an_alias_whose_name_begins_alike(
-    world: World, store: tuple[MilvusClient, str]
-) -> None:
-    neighbour = opened(store, f"{world.collections._alias}_b")
-    await world.build([("이웃", "답")], by=neighbour)
+async def test_alias_keeps_its_hands_off_an_alias_whose_name_begins_alike(ready: World) -> None:
+    neighbour = like(ready.collections, Collections, alias="faq_b")
+    await ready.build([("이웃", "답")], by=neighbour)
     theirs = await neighbour.names()
-    for number in range(3):
-        await world.build([("질문", f"답 {number}")])
+    await ready.build([("질문", "답")])
     assert await neighbour.names() == theirs == [await neighbour.current()]
+    assert len(await ready.collections.names()) == 2
 
 
-async def test_longest_row_is_indexed_and_read_back_whole(world: World) -> None:
-    row = ("가" * 2_000, "나" * 20_000)
+async def test_closed_store_can_be_opened_by_another_process(
+    indexed: Path, tmp_path: Path, morphemes: Morphemes
+) -> None:
+    folder = Path(shutil.copytree(indexed, tmp_path / "closed"))
+    for _ in range(2):
+        world = await opened(folder, morphemes)
+        assert await world.answers() == FAQS
+        await world.collections.close()
+        with (folder / "milvus.db" / "LOCK").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where Milvus Lite still holds it
+
+
+async def test_longest_answer_is_indexed_and_read_back_whole(world: World) -> None:
+    row = ("가나다라" * 50, "마" * 20_000)
     await world.build([row])
     assert await world.answers() == dict([row])
 
 
-async def test_collection_in_use_cannot_be_dropped(world: World) -> None:
-    await world.build([("질문", "답")])
+async def test_collection_in_use_cannot_be_dropped(ready: World) -> None:
     with pytest.raises(ValueError, match="in use"):
-        await world.collections.drop(str(await world.collections.current()))
-    assert await world.answers() == {"질문": "답"}
+        await ready.collections.drop(str(await ready.collections.current()))
+    assert await ready.answers() == FAQS
 
 
 # Readers
@@ -274,26 +289,22 @@ async def test_index_of_an_older_format_is_noticed_and_mended_by_the_next_build(
 
 
 async def test_reader_follows_the_alias_and_keeps_a_snapshot_that_has_not_moved(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    ready: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "FOLLOW_SECONDS", 0.0)
-    reader = IndexReader(collections=world.collections, embedder=MODEL_NAME)
-    with pytest.raises(IndexMissing):
-        await reader.snapshot()
-    await world.build([("질문", "옛 답")])
+    reader = IndexReader(collections=ready.collections, embedder=MODEL_NAME)
     old = await reader.snapshot()
     assert await reader.snapshot() is old
-    await world.build([("질문", "새 답")])
+    await ready.build([("질문", "새 답")])
     new = await reader.snapshot()
-    assert [faq.answer for faq in old.catalog] == ["옛 답"]
-    assert [faq.answer for faq in new.catalog] == ["새 답"]
+    assert {faq.title: faq.answer for faq in old.catalog} == FAQS
+    assert {faq.title: faq.answer for faq in new.catalog} == {"질문": "새 답"}
     # A question that began before the switch is still searched in the collection it began with.
-    assert await world.collections.nearest(old.collection, old.parts["question"].vectors[0], limit=1)
+    assert await ready.collections.nearest(old.collection, old.parts["question"].vectors[0], limit=1)
 
 
-async def test_readers_that_start_together_load_one_snapshot(world: World) -> None:
-    await world.build([("질문", "답")])
-    reader = IndexReader(collections=world.collections, embedder=MODEL_NAME)
+async def test_readers_that_start_together_load_one_snapshot(ready: World) -> None:
+    reader = IndexReader(collections=ready.collections, embedder=MODEL_NAME)
     found = await asyncio.gather(*(reader.snapshot() for _ in range(20)))
     assert len({id(snapshot) for snapshot in found}) == 1
 
@@ -336,14 +347,13 @@ class FullDisk(Collections):
 
 @pytest.mark.parametrize("kind", [HalfWritten, WrongVectors, WrongTerms])
 async def test_index_that_fails_its_check_is_not_put_to_use_and_leaves_nothing(
-    world: World, kind: type[Collections]
+    ready: World, kind: type[Collections]
 ) -> None:
-    await world.build(rows_of(FAQS))
-    before = await world.collections.names()
+    before = await ready.collections.names()
     with pytest.raises(IndexRejected, match="이전 색인이 그대로"):
-        await world.build([("질문", "답"), ("다른 질문", "다른 답")], by=like(world.collections, kind))
-    assert await world.collections.names() == before == [await world.collections.current()]
-    assert await world.answers() == FAQS
+        await ready.build([("질문", "답"), ("다른 질문", "다른 답")], by=like(ready.collections, kind))
+    assert await ready.collections.names() == before == [await ready.collections.current()]
+    assert await ready.answers() == FAQS
 
 
 async def test_first_index_that_fails_its_check_leaves_an_empty_store(world: World) -> None:
@@ -353,12 +363,11 @@ async def test_first_index_that_fails_its_check_leaves_an_empty_store(world: Wor
     assert await world.collections.current() is None
 
 
-async def test_store_that_cannot_write_leaves_the_index_in_use_as_it_was(world: World) -> None:
-    await world.build(rows_of(FAQS))
+async def test_store_that_cannot_write_leaves_the_index_in_use_as_it_was(ready: World) -> None:
     with pytest.raises(StoreUnavailable):
-        await world.build([("질문", "답")], by=like(world.collections, FullDisk))
-    assert await world.collections.names() == [await world.collections.current()]
-    assert await world.answers() == FAQS
+        await ready.build([("질문", "답")], by=like(ready.collections, FullDisk))
+    assert await ready.collections.names() == [await ready.collections.current()]
+    assert await ready.answers() == FAQS
 
 
 class CannotDrop(FullDisk):
@@ -368,15 +377,14 @@ class CannotDrop(FullDisk):
         raise StoreUnavailable("삭제하지 못했습니다.")
 
 
-async def test_what_could_not_be_dropped_hides_no_error_and_goes_with_the_next_build(world: World) -> None:
-    await world.build(rows_of(FAQS))
+async def test_what_could_not_be_dropped_hides_no_error_and_goes_with_the_next_build(ready: World) -> None:
     with pytest.raises(StoreUnavailable, match="가득"):
-        await world.build([("질문", "답")], by=like(world.collections, CannotDrop))
-    assert len(await world.collections.names()) == 2
-    assert await world.answers() == FAQS
-    await world.build([("질문", "답")])
-    assert await world.answers() == {"질문": "답"}
-    assert len(await world.collections.names()) == 2  # the one in use and the one before it
+        await ready.build([("질문", "답")], by=like(ready.collections, CannotDrop))
+    assert len(await ready.collections.names()) == 2
+    assert await ready.answers() == FAQS
+    await ready.build([("질문", "답")])
+    assert await ready.answers() == {"질문": "답"}
+    assert len(await ready.collections.names()) == 2  # the one in use and the one before it
 
 
 @pytest.mark.parametrize(
@@ -393,29 +401,27 @@ async def test_what_could_not_be_dropped_hides_no_error_and_goes_with_the_next_b
     ids=["hostile", "cut off", "no answer", "nothing but furniture", "invisible question", "too long", "missing"],
 )
 async def test_source_that_cannot_be_indexed_leaves_the_index_in_use_as_it_was(
-    world: World, name: str, content: bytes | None, expected: type[InvalidRequest]
+    ready: World, name: str, content: bytes | None, expected: type[InvalidRequest]
 ) -> None:
-    await world.build([("질문", "답")])
-    before = await world.collections.names()
-    path = world.folder / name
+    before = await ready.collections.names()
+    path = ready.folder / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(expected):
-        await world.build(path)
-    assert await world.collections.names() == before
-    assert await world.answers() == {"질문": "답"}
+        await ready.build(path)
+    assert await ready.collections.names() == before
+    assert await ready.answers() == FAQS
 
 
-async def test_build_cancelled_while_it_embeds_leaves_the_index_in_use_as_it_was(world: World) -> None:
-    await world.build(rows_of(FAQS))
-    before = await world.collections.names()
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(world.build([("질문", "답")]))
-    world.embedding._before_each = lambda: loop.call_soon_threadsafe(task.cancel)
+async def test_build_cancelled_while_it_embeds_leaves_the_index_in_use_as_it_was(ready: World) -> None:
+    before = await ready.collections.names()
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(ready.build([("질문", "답")]))
+    ready.embedding._before_each = lambda: loop.call_soon_threadsafe(task.cancel)
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert world.embedding._texts
-    assert await world.collections.names() == before
-    assert await world.answers() == FAQS
+    assert ready.embedding._texts
+    assert await ready.collections.names() == before
+    assert await ready.answers() == FAQS
 
 
 def cancel_this_task() -> None:
@@ -460,29 +466,26 @@ class CancelledAtDrop(Collections):
 
 @pytest.mark.parametrize("kind", [CancelledAtCreate, CancelledAtLoad])
 async def test_build_cancelled_while_it_writes_leaves_the_index_in_use_as_it_was(
-    world: World, kind: type[Collections]
+    ready: World, kind: type[Collections]
 ) -> None:
-    await world.build(rows_of(FAQS))
-    before = await world.collections.names()
+    before = await ready.collections.names()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.ensure_future(world.build([("질문", "답")], by=like(world.collections, kind)))
-    assert await world.collections.names() == before
-    assert await world.answers() == FAQS
+        await asyncio.ensure_future(ready.build([("질문", "답")], by=like(ready.collections, kind)))
+    assert await ready.collections.names() == before
+    assert await ready.answers() == FAQS
 
 
-async def test_build_cancelled_while_the_alias_moves_leaves_a_whole_index_in_use(world: World) -> None:
-    await world.build(rows_of(FAQS))
+async def test_build_cancelled_while_the_alias_moves_leaves_a_whole_index_in_use(ready: World) -> None:
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.ensure_future(world.build([("질문", "답")], by=like(world.collections, CancelledAtUse)))
-    assert await world.answers() in (FAQS, {"질문": "답"})
-    await world.build([("질문", "답 2")])
-    assert await world.answers() == {"질문": "답 2"}
-    assert len(await world.collections.names()) <= 2
+        await asyncio.ensure_future(ready.build([("질문", "답")], by=like(ready.collections, CancelledAtUse)))
+    assert await ready.answers() in (FAQS, {"질문": "답"})
+    await ready.build([("질문", "답 2")])
+    assert await ready.answers() == {"질문": "답 2"}
+    assert len(await ready.collections.names()) <= 2
 
 
-async def test_build_cancelled_while_it_drops_has_put_the_new_index_to_use(world: World) -> None:
-    for number in range(2):
-        await world.build([("질문", f"답 {number}")])
+async def test_build_cancelled_while_it_drops_has_put_the_new_index_to_use(ready: World) -> None:
+    await ready.build([("질문", "답")])
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.ensure_future(world.build(rows_of(FAQS), by=like(world.collections, CancelledAtDrop)))
-    assert await world.answers() == FAQS
+        await asyncio.ensure_future(ready.build([("질문", "새 답")], by=like(ready.collections, CancelledAtDrop)))
+    assert await ready.answers() == {"질문": "새 답"}

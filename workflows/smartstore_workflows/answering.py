@@ -19,7 +19,6 @@ from smartstore_indexing.errors import ModelUnavailable, UnknownResource
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.settings import EXTRACTIVE
-from smartstore_workflows.bridging import bridge_terms
 from smartstore_workflows.events import (
     ANSWERED,
     REFUSED,
@@ -54,6 +53,7 @@ from smartstore_workflows.scope import ScopeModel
 from smartstore_workflows.suggesting import suggest
 from smartstore_workflows.understanding import accepts_offer, stand_alone
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
+from smartstore_workflows.words import bridge_terms
 
 log = structlog.get_logger(__name__)
 SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites

@@ -13,11 +13,13 @@ from smartstore_indexing.reading import IndexReader, Snapshot
 from smartstore_workflows.events import Evidence, Passage
 from smartstore_workflows.lexical import Bm25, grams
 from smartstore_workflows.ranking import RankingModel, features_of
+from smartstore_workflows.words import expansions
 
 TERMS_K1, TERMS_B = 1.5, 0.75
 GRAMS_K1, GRAMS_B = 1.5, 0.5
 BIGRAMS = (2,)
 GRAMS_OF_ANSWER = 250  # characters; 150 and 400 rank as well (hit@3 .81, hit@10 .92 on the development queries)
+SYNONYM_WEIGHT = 0.7  # hit@3 .838 instead of .825 on the development queries, .831 with 0.5
 LEAD_OVER = 10  # the evidence compares the best FAQ with the tenth
 
 
@@ -98,7 +100,8 @@ class FaqRetriever:
         titles = snapshot.parts["question"].vectors @ vector
         answers = snapshot.parts["answer"].vectors @ vector
         by_terms, by_grams = searchable.terms.scores(terms), searchable.grams.scores(bigrams)
-        features = features_of(titles=titles, answers=answers, terms=by_terms, grams=by_grams)
+        by_synonyms = SYNONYM_WEIGHT * searchable.terms.scores(expansions(terms))
+        features = features_of(titles=titles, answers=answers, terms=by_terms + by_synonyms, grams=by_grams)
         places, shares = self._ranking.rank(features)
         ids = snapshot.catalog.ids
         passages = [Passage(faq_id=ids[place], score=share) for place, share in zip(places, shares, strict=True)]
