@@ -23,7 +23,7 @@ def held(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / HOLDER).open("a+", encoding="utf-8")
+        file = (folder / HOLDER).open("ab+", buffering=0)  # what a full disk refuses must not wait for the end
     except OSError as error:
         raise StoreUnavailable(
             f"데이터 폴더 {folder}에 쓸 수 없습니다 ({error.strerror}). "
@@ -38,8 +38,7 @@ def held(folder: Path) -> Iterator[None]:
             ) from error
         try:
             file.truncate(0)
-            json.dump({"pid": os.getpid(), "command": _command()}, file, ensure_ascii=False)
-            file.flush()
+            file.write(json.dumps({"pid": os.getpid(), "command": _command()}).encode())
         except OSError:
             pass  # who holds it is only said better with it: on a full disk the lock holds all the same
         yield

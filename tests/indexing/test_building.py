@@ -489,3 +489,35 @@ async def test_build_cancelled_while_it_drops_has_put_the_new_index_to_use(ready
     with pytest.raises(asyncio.CancelledError):
         await asyncio.ensure_future(ready.build([("질문", "새 답")], by=like(ready.collections, CancelledAtDrop)))
     assert await ready.answers() == {"질문": "새 답"}
+
+
+async def test_alias_that_cannot_be_moved_stays_where_it_was(ready: World) -> None:
+    # As on a disk that has filled up by now: Milvus Lite has moved the alias in its memory when it cannot write it.
+    (ready.folder / "milvus.db" / "aliases.json.tmp").mkdir()
+    before = await ready.collections.names()
+    with pytest.raises(StoreUnavailable):
+        await ready.build([("질문", "답")])
+    assert await ready.collections.names() == before == [await ready.collections.current()]
+    assert await ready.answers() == FAQS
+
+
+async def test_first_alias_that_cannot_be_made_leaves_nothing_in_use(world: World) -> None:
+    in_the_way = world.folder / "milvus.db" / "aliases.json.tmp"
+    in_the_way.mkdir()
+    with pytest.raises(StoreUnavailable):
+        await world.build([("질문", "답")])
+    assert await world.collections.names() == []
+    with pytest.raises(IndexMissing):
+        await world.snapshot()
+    in_the_way.rmdir()
+    await world.build([("질문", "답")])
+    assert await world.answers() == {"질문": "답"}
+
+
+async def test_build_that_only_removes_loads_no_model(ready: World) -> None:
+    ready.morphemes = Morphemes()
+    kept = rows_of(FAQS)[:2]
+    summary = await ready.build(kept)
+    assert (summary.removed, summary.embedded, ready.embedding._texts) == (3, 0, [])
+    assert "_kiwi" not in vars(ready.morphemes)
+    assert await ready.answers() == dict(kept)

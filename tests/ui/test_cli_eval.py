@@ -19,10 +19,13 @@ METRICS = {
     "scope": {"out_refused", "in_kept"},
     "unanswerable": {"not_found", "refused"},
 }
-# Measured, and the floor under it, which only rises.
+# A floor only rises. Beside it what was measured when it was set.
 FLOORS = [
-    ("queries", "hit@3", 0.80),
-    ("queries", "hit@10", 0.92),
+    ("queries", "hit@3", 0.80),  # 0.883
+    ("queries", "hit@10", 0.92),  # 0.925
+    ("multiturn", "hit@3", 0.70),  # 0.767
+    ("scope", "in_kept", 0.90),  # 0.950
+    ("scope", "out_refused", 0.60),  # 0.667
 ]
 QUERY = '{"id": "q1", "query": "미성년자도 판매 회원 등록이 가능한가요?", "gold": [3]}\n'
 

@@ -1,11 +1,13 @@
 """`--help`, and what is said to a wrong call."""
 
+import os
 import re
+import subprocess
 from functools import partial
 from pathlib import Path
 
 import pytest
-from program import Result, World, together
+from program import PROGRAM, Result, World, together
 
 CALLS: dict[str, list[str]] = {
     "smartstore": ["--help"],
@@ -74,3 +76,30 @@ def test_help_writes_nothing_to_disk(tmp_path: Path) -> None:
 
     assert not world.data.exists()
     assert list(world.folder.iterdir()) == []
+
+
+def test_reader_that_has_left_is_no_error(tmp_path: Path) -> None:
+    world = World.make(tmp_path / "world")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [PROGRAM, "--help"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=world.environment(),
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    result = World.make(tmp_path / "world").shell('"$PROGRAM" --help > /dev/full')
+
+    assert result.code == 1
+    assert result.complains_in_korean
+    assert "Exception" not in result.err

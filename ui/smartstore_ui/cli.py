@@ -112,21 +112,27 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 for an error, 2 for a wrong call, 3 when another process holds the data folder."""
     _admit_any_character()
-    chosen = parser().parse_args(arguments)
     _quiet_libraries()
     try:
-        exit_code = _run(chosen)
-        sys.stdout.flush()  # here, where a reader that left is still caught
-        return exit_code
+        try:
+            return _run(parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()  # here, where a reader that left is still caught
     except FaqError as error:
         sys.stderr.write(f"오류: {error.message}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("\n중단했습니다. 저장되어 있던 것은 그대로입니다.\n")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: say nothing at exit either
+    except BrokenPipeError:  # the reader left
+        _drop_output()
         return 0
+    except OSError as error:
+        sys.stderr.write(
+            f"오류: 파일이나 출력을 쓸 수 없습니다 ({error.strerror}). 디스크 여유 공간을 확인해 주세요.\n"
+        )
+        _drop_output()
+        return 1
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -146,6 +152,11 @@ def _run(chosen: argparse.Namespace) -> int:
     from smartstore_ui.diagnosing import run_doctor
 
     return run_doctor()
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere, so that nothing is said of it when the program ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _admit_any_character() -> None:

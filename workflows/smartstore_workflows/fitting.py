@@ -81,10 +81,9 @@ def cross_validated_ranks(queries: Sequence[RankedQuery]) -> list[int]:
 
 def hits(found: Sequence[int]) -> str:
     """Return hit@1, hit@3, hit@10 and MRR as a line."""
-    shares = [np.mean([rank <= k for rank in found]) for k in (1, 3, 10)]
-    return "hit@1 {:.3f} hit@3 {:.3f} hit@10 {:.3f} MRR {:.3f}".format(
-        *map(float, shares), float(np.mean([1 / rank for rank in found]))
-    )
+    shares = [float(np.mean([rank <= k for rank in found])) for k in (1, 3, 10)]
+    mrr = float(np.mean([1 / rank for rank in found]))
+    return "hit@1 {:.3f} hit@3 {:.3f} hit@10 {:.3f} MRR {:.3f}".format(*shares, mrr)
 
 
 def logistic(features: Array, labels: Array, strength: float) -> tuple[dict[str, Any], Array]:

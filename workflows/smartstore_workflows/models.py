@@ -15,6 +15,8 @@ from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.settings import OpenAISettings
 from smartstore_workflows.events import Usage
 
+# What the clients raise when a server that is no OpenAI sends what is no chunk of an answer.
+GARBAGE = (JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError)
 _received: ContextVar[list[httpx.Response]] = ContextVar("received")
 
 
@@ -84,7 +86,7 @@ class AnswerModel:
             async for chunk in chunks:
                 if chunk.delta:
                     said = True
-                    yield chunk.delta
+                    yield _encodable(chunk.delta)
                 if usage := _usage(chunk.raw):
                     yield usage
         if not said:
@@ -100,7 +102,12 @@ def _usage(raw: Any) -> Usage | None:
     counted = getattr(raw, "usage", None)
     if counted is None:
         return None
-    return Usage(prompt_tokens=counted.prompt_tokens, completion_tokens=counted.completion_tokens)
+    return Usage(prompt_tokens=counted.prompt_tokens or 0, completion_tokens=counted.completion_tokens or 0)
+
+
+def _encodable(text: str) -> str:
+    """Return the text with "?" for lone surrogates: JSON escapes can name them, UTF-8 has none."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @contextmanager
@@ -114,7 +121,7 @@ def _mapped(name: str) -> Iterator[None]:
         raise ModelUnavailable(f"모델 {name}의 사용 한도를 넘었습니다. 잠시 후 다시 시도해 주세요.") from error
     except (openai.APITimeoutError, httpx.TimeoutException) as error:
         raise ModelUnavailable(f"모델 {name}이(가) 제한 시간 안에 답하지 않았습니다.") from error
-    except (openai.InternalServerError, httpx.HTTPError, JSONDecodeError) as error:  # the last two in mid-answer
+    except (openai.InternalServerError, httpx.HTTPError, *GARBAGE) as error:
         raise ModelUnavailable(f"모델 {name}의 서버에 오류가 있습니다. 잠시 후 다시 시도해 주세요.") from error
     except (openai.OpenAIError, OSError) as error:
         raise ModelUnavailable(

@@ -63,11 +63,13 @@ def accepts_offer(question: str, history: Sequence[Turn]) -> str | None:
 def stand_alone(question: str, history: Sequence[Turn]) -> str:
     """Return a question that can be searched without its conversation, at most 2,000 characters.
 
-    Follow-ups of follow-ups grow; what is cut then is their beginning.
+    It is joined to the last question that was not refused. Follow-ups of follow-ups grow; what is cut then is their
+    beginning.
     """
-    if not history or not leans(question):
+    topics = [turn.standalone for turn in history if turn.kind != "refused"]
+    if not topics or not leans(question):
         return question
-    return f"{history[-1].standalone} {question}"[-MAX_CHARACTERS:].lstrip()
+    return f"{topics[-1]} {question}"[-MAX_CHARACTERS:].lstrip()
 
 
 def leans(question: str) -> bool:

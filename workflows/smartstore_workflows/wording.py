@@ -33,7 +33,7 @@ def _clause(stem: str) -> str:
     """Return a question as a clause that ends in 지, "" where that cannot be told by its ending."""
     if re.search(r"[.?!]\s", stem):
         return ""  # several sentences read better quoted
-    if stem.endswith("나요"):
+    if re.search(r"\S나요$", stem):  # "오류가 나요" is no question
         asked = stem[:-2]
         return _with_nieun(asked) + "지" if ADJECTIVE.search(asked) else asked + "는지"
     if re.search(r"[가-힣]가요$", stem) and _final(stem[-3]) == NIEUN:

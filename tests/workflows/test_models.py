@@ -1,0 +1,323 @@
+import asyncio
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from conftest import ModelServer, settings_for, wait_until
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from pydantic import SecretStr
+
+from smartstore_indexing.errors import ModelUnavailable
+from smartstore_indexing.settings import OpenAISettings, Settings
+from smartstore_workflows import Chatbot, wire
+from smartstore_workflows.events import Usage
+from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.prompting import rules
+
+QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
+# The fault, what the person is told of it, and what the model had said by then.
+FAULTS = {
+    "stub-429": ("사용 한도를 넘었습니다", ""),
+    "stub-500": ("서버에 오류가 있습니다", ""),
+    "stub-401": ("키를 거절했습니다. OPENAI_API_KEY", ""),
+    "stub-cut": ("서버에 오류가 있습니다", "하나 둘 셋 넷 다섯"),
+    "stub-hang": ("제한 시간 안에 답하지 않았습니다", ""),
+    "stub-empty": ("빈 답변을 보냈습니다", ""),
+}
+SCRIPT = [ChatMessage(role=MessageRole.USER, content="[[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+GARBAGE = {
+    "broken JSON": b"data: {broken\n\n",
+    "broken UTF-8": b"data: \xff\xfe\n\n",
+    "an error in mid-answer": b'data: {"error": {"message": "sk-test is over its quota"}}\n\n',
+    "an array": b"data: []\n\n",
+    "null": b"data: null\n\n",
+    "no choices": b'data: {"choices": null}\n\n',
+}
+
+
+def chunk(content: str | None = None, usage: dict[str, int | None] | None = None) -> bytes:
+    """Return one chunk of a streamed answer, text escaped as JSON allows."""
+    choices = [{"index": 0, "delta": {"role": "assistant", "content": content}}] if content is not None else []
+    body = {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": choices,
+        "usage": usage,
+    }
+    return f"data: {json.dumps(body)}\n\n".encode()
+
+
+@asynccontextmanager
+async def model_of(url: str, name: str = "stub", **settings: float) -> AsyncIterator[AnswerModel]:
+    chosen = {"max_retries": 0, "timeout_seconds": 0.5 if name == "stub-hang" else 10.0, **settings}
+    opened = AnswerModel(OpenAISettings.model_validate({"model": name, **chosen}), key="sk-test", base_url=url)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
+async def server_of(reply: bytes, *, silent: bool = False) -> AsyncIterator[str]:
+    """Serve one fixed reply to every request, then close the connection, or hold it and say no more."""
+    done = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply)
+        await writer.drain()
+        if silent:
+            await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        done.set()
+
+
+async def said(model: AnswerModel) -> str:
+    return "".join([piece async for piece in model.stream(SCRIPT) if isinstance(piece, str)])
+
+
+async def said_before_failing(model: AnswerModel) -> tuple[str, ModelUnavailable]:
+    pieces = []
+    with pytest.raises(ModelUnavailable) as raised:
+        async for piece in model.stream(SCRIPT):
+            pieces.append(str(piece))  # noqa: PERF401  what came before the failure is wanted
+    return "".join(pieces), raised.value
+
+
+def stats(server: ModelServer) -> dict[str, int]:
+    found: dict[str, int] = json.loads(server.get("/stub/stats"))
+    return {"live": 0, "chat": 0, "disconnected": 0, **found}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for a condition without holding up the loop that has to bring it about."""
+    await asyncio.to_thread(wait_until, holds)
+
+
+async def test_pieces_join_to_what_the_model_says(model_server: ModelServer) -> None:
+    async with model_of(model_server.url) as model:
+        assert await said(model) == "하나 둘 셋 넷 다섯 여섯 일곱"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_fault_is_model_unavailable_and_says_what_is_wrong(model_server: ModelServer, name: str) -> None:
+    message, before = FAULTS[name]
+    async with model_of(model_server.url, name) as model:
+        pieces, error = await said_before_failing(model)
+    assert pieces == before
+    assert message in error.message
+    assert name in error.message
+    assert "sk-test" not in error.message
+
+
+async def test_failure_before_the_first_token_is_tried_again(model_server: ModelServer) -> None:
+    before = stats(model_server)["chat"]
+    async with model_of(model_server.url, "stub-flaky", max_retries=1) as model:
+        assert await said(model) == "하나 둘 셋 넷 다섯 여섯 일곱"
+    assert stats(model_server)["chat"] == before + 2
+
+
+@pytest.mark.parametrize(("name", "calls"), [("stub-500", 2), ("stub-401", 1), ("stub-cut", 1)])
+async def test_only_failures_that_may_pass_are_tried_again(model_server: ModelServer, name: str, calls: int) -> None:
+    before = stats(model_server)["chat"]
+    async with model_of(model_server.url, name, max_retries=1) as model:
+        await said_before_failing(model)
+    assert stats(model_server)["chat"] == before + calls
+
+
+async def test_address_that_nobody_listens_on_names_the_setting() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        async with model_of(f"http://127.0.0.1:{probe.getsockname()[1]}/v1") as model:
+            _, error = await said_before_failing(model)
+    assert "OPENAI_BASE_URL" in error.message
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_what_is_no_chunk_is_model_unavailable(garbage: bytes) -> None:
+    async with server_of(EVENT_STREAM + chunk("하나") + garbage) as url, model_of(url) as model:
+        pieces, error = await said_before_failing(model)
+    assert pieces == "하나"
+    assert "sk-test" not in error.message
+
+
+@pytest.mark.parametrize("reply", [b"", b"nonsense\r\n\r\n", EVENT_STREAM], ids=["nothing", "no HTTP", "no event"])
+async def test_server_that_does_not_answer_in_its_format_is_model_unavailable(reply: bytes) -> None:
+    async with server_of(reply) as url, model_of(url) as model:
+        pieces, _ = await said_before_failing(model)
+    assert pieces == ""
+
+
+async def test_silence_in_mid_answer_ends_with_the_timeout() -> None:
+    async with server_of(EVENT_STREAM + chunk("하나"), silent=True) as url, model_of(url, timeout_seconds=0.3) as model:
+        pieces, error = await said_before_failing(model)
+    assert pieces == "하나"
+    assert "제한 시간" in error.message
+
+
+@pytest.mark.parametrize(
+    ("counted", "usage"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}, Usage(prompt_tokens=3, completion_tokens=1)),
+        ({"prompt_tokens": None, "completion_tokens": 1, "total_tokens": 1}, Usage(completion_tokens=1)),
+    ],
+    ids=["counted", "half counted"],
+)
+async def test_usage_comes_last_where_the_server_counts(counted: dict[str, int | None], usage: Usage) -> None:
+    reply = EVENT_STREAM + chunk("하나") + chunk(usage=counted) + b"data: [DONE]\n\n"
+    async with server_of(reply) as url, model_of(url) as model:
+        assert [piece async for piece in model.stream(SCRIPT)] == ["하나", usage]
+
+
+async def test_lone_surrogate_that_json_can_name_becomes_a_question_mark() -> None:
+    async with server_of(EVENT_STREAM + chunk("가\ud83d") + b"data: [DONE]\n\n") as url, model_of(url) as model:
+        assert await said(model) == "가?"
+
+
+async def test_closing_the_stream_hangs_up_on_the_model(model_server: ModelServer) -> None:
+    before = stats(model_server)
+    long = [ChatMessage(role=MessageRole.USER, content=f"[[reply: {'가나다 ' * 2_000}]]")]
+    async with model_of(model_server.url) as model:
+        async with aclosing(model.stream(long)) as pieces:
+            assert await anext(pieces) == "가나다"
+            assert stats(model_server)["live"] == before["live"] + 1
+        await until(lambda: stats(model_server)["live"] == before["live"])
+    assert stats(model_server)["disconnected"] == before["disconnected"] + 1
+
+
+async def test_hanging_up_on_one_stream_leaves_another_of_the_same_model_alone(model_server: ModelServer) -> None:
+    long = [ChatMessage(role=MessageRole.USER, content=f"[[reply: {'가나다 ' * 200}]]")]
+    async with model_of(model_server.url) as model:
+        async with aclosing(model.stream(long)) as kept:
+            first = str(await anext(kept))
+            async with aclosing(model.stream(long)) as left:
+                await anext(left)
+            rest = [str(piece) async for piece in kept]
+    assert "".join([first, *rest]).split() == ["가나다"] * 200
+
+
+# The whole bot, answering by the scripted model.
+
+
+def settings_with_model(data_dir: Path, server: ModelServer, name: str = "stub") -> Settings:
+    return settings_for(
+        data_dir,
+        openai_api_key=SecretStr("sk-test"),
+        openai_base_url=server.url,
+        openai=OpenAISettings(model=name, max_retries=0, timeout_seconds=1.0 if name == "stub-hang" else 10.0),
+    )
+
+
+@pytest.fixture(scope="module")
+async def model_bot(
+    indexed_dir: Path, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Chatbot]:
+    folder = Path(shutil.copytree(indexed_dir, tmp_path_factory.mktemp("model") / "data"))
+    async with Chatbot(settings_with_model(folder, model_server)) as opened:
+        yield opened
+
+
+def sent(server: ModelServer) -> list[dict[str, str]]:
+    messages: list[dict[str, str]] = json.loads(server.get("/stub/last"))["messages"]
+    return messages
+
+
+async def test_model_answers_by_default_when_there_is_a_key(model_bot: Chatbot) -> None:
+    found = [event async for event in model_bot.stream(f"{QUESTION} [[reply: 가능합니다 [1].]]")]
+    started = found[0].data
+    assert isinstance(started, wire.Started)
+    assert started.model == "stub"
+    tokens = [event.data.text for event in found if isinstance(event.data, wire.Token)]
+    assert len(tokens) > 1
+    assert "".join(tokens) == "가능합니다 [1]."
+
+
+async def test_answer_cites_its_sources_and_drops_what_points_nowhere(model_bot: Chatbot) -> None:
+    reply = await model_bot.ask(f"{QUESTION} [[reply: 답입니다 [1] 그리고 [9].]]")
+    assert "미성년자" in reply.sources[0].question
+    assert reply.answer.citations == (reply.sources[0].id,)
+    assert reply.answer.text == "답입니다 [1] 그리고 ."
+    assert (reply.answer.kind, reply.answer.model, reply.answer.degraded) == ("answered", "stub", False)
+
+
+async def test_answer_without_a_citation_cites_nothing(model_bot: Chatbot) -> None:
+    reply = await model_bot.ask(f"{QUESTION} [[reply: FAQ에서 확인되지 않는 내용입니다.]]")
+    assert reply.answer.citations == ()
+    assert reply.answer.text == "FAQ에서 확인되지 않는 내용입니다."
+
+
+async def test_extractive_can_be_chosen_and_calls_no_model(model_bot: Chatbot, model_server: ModelServer) -> None:
+    before = stats(model_server)["chat"]
+    reply = await model_bot.ask(QUESTION, model="extractive")
+    assert reply.answer.model == "extractive"
+    assert reply.answer.text.endswith("[1]")
+    assert stats(model_server)["chat"] == before
+
+
+async def test_refusal_calls_no_model(model_bot: Chatbot, model_server: ModelServer) -> None:
+    before = stats(model_server)["chat"]
+    reply = await model_bot.ask("오늘 저녁에 여의도 가려는데 맛집 추천해 줄래?")
+    assert reply.answer.kind == "refused"
+    assert stats(model_server)["chat"] == before
+
+
+async def test_what_is_sent_is_the_rules_the_faqs_in_fences_and_the_question(
+    model_bot: Chatbot, model_server: ModelServer
+) -> None:
+    reply = await model_bot.ask(QUESTION)
+    messages = sent(model_server)
+    assert [message["role"] for message in messages] == ["system", "user"]
+    assert messages[0]["content"] == rules()
+    content = messages[1]["content"]
+    for source in reply.sources:
+        faq = await model_bot.faq(source.id)
+        assert f'<faq number="{source.n}">\n질문: {faq.title}\n답변: {faq.answer}\n</faq>' in content
+    assert content.endswith(f"<question>\n{QUESTION}\n</question>")
+
+
+async def test_what_is_sent_holds_no_personal_data(model_bot: Chatbot, model_server: ModelServer) -> None:
+    await model_bot.ask(f"{QUESTION} 제 번호는 010-1234-5678, 메일은 kim@example.com 입니다", session_id="masked")
+    await model_bot.ask(f"그럼 {QUESTION}", session_id="masked")
+    messages = sent(model_server)
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert "제 번호는 [전화번호], 메일은 [이메일] 입니다" in messages[1]["content"]
+    assert "[전화번호]" in messages[-1]["content"]
+    everything = json.dumps(messages, ensure_ascii=False)
+    assert "1234-5678" not in everything
+    assert "kim@" not in everything
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_faulty_model_gives_way_to_the_faq(
+    bot: Chatbot, data_dir: Path, model_server: ModelServer, name: str
+) -> None:
+    message, before = FAULTS[name]
+    async with Chatbot(settings_with_model(data_dir, model_server, name)) as faulty:
+        found = [event async for event in faulty.stream(f"{QUESTION} [[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
+    restarts = [place for place, event in enumerate(found) if event.event == "restart"]
+    assert len(restarts) == 1
+    reason = found[restarts[0]].data
+    assert isinstance(reason, wire.Restart)
+    assert message in reason.reason
+    assert tokens_of(found[: restarts[0]]) == before
+    (answer,) = [event.data for event in found if isinstance(event.data, wire.Answer)]
+    assert tokens_of(found[restarts[0] :]) == answer.text
+    assert (answer.kind, answer.model, answer.degraded) == ("answered", "extractive", True)
+    extract = (await bot.ask(QUESTION)).answer
+    assert (answer.text, answer.citations) == (extract.text, extract.citations)
+    assert found[-1].event == "done"
+
+
+def tokens_of(found: list[wire.StreamEvent]) -> str:
+    return "".join(event.data.text for event in found if isinstance(event.data, wire.Token))
