@@ -26,7 +26,7 @@ START_SECONDS = 30.0
 
 def settings_for(data_dir: Path, **overrides: object) -> Settings:
     """Return settings of their own world: nothing of the environment or of a .env file."""
-    return load_settings({}, data_dir=data_dir, _env_file=None, **overrides)
+    return load_settings({}, data_dir=data_dir, env_file=None, **overrides)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -93,7 +93,7 @@ def model_server() -> Iterator[ModelServer]:
             wait_until(lambda: _answers(port), START_SECONDS)
             yield server
         finally:
-            process.terminate()
+            process.kill()  # at SIGTERM uvicorn waits for the requests that stub-hang never answers
             process.wait(timeout=10)
 
 

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
+from dotenv import dotenv_values
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from smartstore_indexing.errors import Misconfigured
 from smartstore_indexing.loading import SAMPLE
 
 PREFIX = "SMARTSTORE_"
+ENV_FILE = ".env"
 EMBEDDED_MILVUS = "milvus.db"
 EXTRACTIVE, OPENAI = "extractive", "openai"
 
@@ -57,7 +59,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        env_file=".env",
+        env_file=ENV_FILE,
         env_file_encoding="utf-8",
         env_ignore_empty=True,
         extra="ignore",
@@ -121,19 +123,28 @@ class Settings(BaseSettings):
         return self.milvus.uri or str(self.data_dir / EMBEDDED_MILVUS)
 
 
-def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
-    """Return the settings of the environment and .env, overrides first.
+def load_settings(
+    environment: Mapping[str, str] | None = None, *, env_file: str | None = ENV_FILE, **overrides: object
+) -> Settings:
+    """Return the settings of the environment (by default the process's) and .env, overrides first.
+
+    `env_file` None reads no file.
 
     Raises:
         Misconfigured: a value is out of its bounds, or a SMARTSTORE_ variable has a name that no setting has.
     """
     names = os.environ if environment is None else environment  # noqa: TID251  the one place that may
-    known = _variable_names(Settings)
-    unknown = sorted(name for name in names if name.upper().startswith(PREFIX) and name.upper() not in known)
+    known = variables()
+    try:
+        named = {*names, *(dotenv_values(env_file, encoding="utf-8") if env_file else ())}
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"{ENV_FILE} 파일이 UTF-8 텍스트가 아닙니다. UTF-8로 저장해 주세요.") from error
+    unknown = sorted(name for name in named if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise Misconfigured(f"모르는 설정입니다: {', '.join(unknown)}. .env.example에서 이름을 확인해 주세요.")
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+        kind = Settings if environment is None else _reading(environment)
+        return kind(_env_file=env_file, **overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         first = error.errors()[0]
         where = "__".join(str(part) for part in first["loc"]).upper()
@@ -157,6 +168,21 @@ def variables() -> dict[str, tuple[object, str]]:
     return found
 
 
-def _variable_names(settings: type[Settings]) -> set[str]:
-    groups = {f"{PREFIX}{name}".upper() for name, f in settings.model_fields.items() if isinstance(f.default, Group)}
-    return groups | set(variables())
+def _reading(environment: Mapping[str, str]) -> type[Settings]:
+    """Return Settings that read these variables instead of the process's."""
+
+    class Given(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            given = EnvSettingsSource(settings_cls)
+            given.env_vars = {name.lower(): value for name, value in environment.items() if value}
+            return init_settings, given, dotenv_settings
+
+    return Given

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -209,17 +210,23 @@ def held_folder(data_dir: Path, few: Path) -> Ended:
         return ended(started(data_dir, "index", few))
 
 
+def below_a_file(data_dir: Path, few: Path) -> Ended:
+    return ended(started(few / "data", "index", few))
+
+
 RUNS: dict[str, Callable[[Path, Path], Ended]] = {
-    "full disk, 1 KB": lambda data_dir, few: full_disk(data_dir, few, 1),
-    "full disk, 60 KB": lambda data_dir, few: full_disk(data_dir, few, 60),
-    "folder below a file": lambda data_dir, few: ended(started(few / "data", "index", few)),
+    "full disk, 60 KB": partial(full_disk, kilobytes=60),
     "held folder": held_folder,
     "interrupted embedding": interrupted_embedding,
-    "interrupted writing": interrupted_writing,
     "killed writing": killed_writing,
 }
-FULL = [name for name in RUNS if name.startswith("full disk")]
-INTERRUPTED = [name for name in RUNS if name.startswith("interrupted")]
+MORE_RUNS: dict[str, Callable[[Path, Path], Ended]] = {
+    "full disk, 1 KB": partial(full_disk, kilobytes=1),
+    "full disk, 36 KB": partial(full_disk, kilobytes=36),
+    "full disk, 90 KB": partial(full_disk, kilobytes=90),
+    "folder below a file": below_a_file,
+    "interrupted writing": interrupted_writing,
+}
 
 
 @dataclass(frozen=True)
@@ -230,25 +237,22 @@ class Run:
     data_dir: Path
 
 
-@pytest.fixture(scope="module")
-def runs(indexed_dir: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def run_all(kinds: dict[str, Callable[[Path, Path], Ended]], indexed_dir: Path, few: Path) -> dict[str, Run]:
     """Run the program into every fault, two at a time, each with a data folder of its own."""
-    folder = tmp_path_factory.mktemp("runs")
-    folders = {name: Path(shutil.copytree(indexed_dir, folder / str(n))) for n, name in enumerate(RUNS)}
+    folders = {name: Path(shutil.copytree(indexed_dir, few.parent / name / "data")) for name in kinds}
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda name: RUNS[name](folders[name], few), RUNS)
-        return {name: Run(end, folders[name]) for name, end in zip(RUNS, found, strict=True)}
+        found = pool.map(lambda name: kinds[name](folders[name], few), kinds)
+        return {name: Run(end, folders[name]) for name, end in zip(kinds, found, strict=True)}
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_program_says_that_the_disk_is_full(runs: dict[str, Run], name: str) -> None:
-    assert runs[name].ended.code == 1
-    assert "디스크 여유 공간" in runs[name].ended.complaint
+@pytest.fixture(scope="module")
+def runs(indexed_dir: Path, few: Path) -> dict[str, Run]:
+    return run_all(RUNS, indexed_dir, few)
 
 
-def test_program_names_the_folder_that_it_cannot_write(runs: dict[str, Run]) -> None:
-    assert runs["folder below a file"].ended.code == 1
-    assert "SMARTSTORE_DATA_DIR" in runs["folder below a file"].ended.complaint
+@pytest.fixture(scope="module")
+def more_runs(indexed_dir: Path, few: Path) -> dict[str, Run]:
+    return run_all(MORE_RUNS, indexed_dir, few)
 
 
 def test_program_names_the_process_that_holds_the_folder(runs: dict[str, Run]) -> None:
@@ -256,25 +260,51 @@ def test_program_names_the_process_that_holds_the_folder(runs: dict[str, Run]) -
     assert f"PID {os.getpid()}" in runs["held folder"].ended.complaint
 
 
-@pytest.mark.parametrize("name", INTERRUPTED)
-def test_interrupted_program_says_so_and_ends_with_130(runs: dict[str, Run], name: str) -> None:
-    assert runs[name].ended.code == 130
-    assert "중단했습니다" in runs[name].ended.err
-    assert "Traceback" not in runs[name].ended.err
-
-
-def test_killed_program_is_killed(runs: dict[str, Run]) -> None:
-    assert runs["killed writing"].ended.code == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("name", [*FULL, *INTERRUPTED, "killed writing"])
-async def test_next_start_finds_the_old_index_whole(runs: dict[str, Run], few: Path, tmp_path: Path, name: str) -> None:
-    await check_reopened(Path(shutil.copytree(runs[name].data_dir, tmp_path / "data")), few)
-
-
-def test_program_answers_from_the_old_index_after_a_full_disk(runs: dict[str, Run]) -> None:
+async def test_program_whose_disk_is_full_says_so_and_leaves_the_old_index(runs: dict[str, Run], few: Path) -> None:
+    check_full_disk(runs["full disk, 60 KB"].ended)
     answered = ended(started(runs["full disk, 60 KB"].data_dir, "ask", QUESTION, "--json"))
     events = {event["event"]: event["data"] for event in map(json.loads, answered.out.splitlines())}
     assert answered.code == 0
     assert events["answer"]["kind"] == "answered"
     assert "미성년자" in events["sources"][0]["question"]
+    await check_reopened(runs["full disk, 60 KB"].data_dir, few)
+
+
+async def test_interrupted_program_says_so_and_leaves_the_old_index(runs: dict[str, Run], few: Path) -> None:
+    check_interrupted(runs["interrupted embedding"].ended)
+    await check_reopened(runs["interrupted embedding"].data_dir, few)
+
+
+async def test_killed_program_leaves_the_old_index(runs: dict[str, Run], few: Path) -> None:
+    assert runs["killed writing"].ended.code == -signal.SIGKILL
+    await check_reopened(runs["killed writing"].data_dir, few)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in MORE_RUNS if name.startswith("full disk")])
+async def test_program_finds_its_disk_full_at_any_file(more_runs: dict[str, Run], few: Path, name: str) -> None:
+    check_full_disk(more_runs[name].ended)
+    await check_reopened(more_runs[name].data_dir, few)
+
+
+@pytest.mark.long
+async def test_program_interrupted_while_it_writes_leaves_the_old_index(more_runs: dict[str, Run], few: Path) -> None:
+    check_interrupted(more_runs["interrupted writing"].ended)
+    await check_reopened(more_runs["interrupted writing"].data_dir, few)
+
+
+@pytest.mark.long
+def test_program_names_the_folder_that_it_cannot_write(more_runs: dict[str, Run]) -> None:
+    assert more_runs["folder below a file"].ended.code == 1
+    assert "SMARTSTORE_DATA_DIR" in more_runs["folder below a file"].ended.complaint
+
+
+def check_full_disk(found: Ended) -> None:
+    assert found.code == 1
+    assert "디스크 여유 공간" in found.complaint
+
+
+def check_interrupted(found: Ended) -> None:
+    assert found.code == 130
+    assert "중단했습니다" in found.err
+    assert "Traceback" not in found.err

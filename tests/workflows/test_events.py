@@ -49,7 +49,7 @@ TURN = Turn(
 ASKED = Asked(question="그럼 서류는요?", standalone="가입은요? 그럼 서류는요?", history=(TURN,), model="extractive")
 PASSAGE = Passage(faq_id="a1", score=0.75)
 SOURCE = Source(n=1, id="a1", category="가입 · 심사", question="서류가 필요한가요?", score=0.75, snippet="서류는…")
-EVIDENCE = Evidence(best_cosine=0.9, title_cosine=0.875, lead=0.05, gram_coverage=0.5, top_gram_coverage=0.25)
+EVIDENCE = Evidence(**{name: place / 8 for place, name in enumerate(Evidence.model_fields)})
 WRITTEN = AnswerWritten(
     asked=ASKED,
     kind="answered",

@@ -4,6 +4,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from pydantic import SecretStr
 from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.settings import OpenAISettings, Settings
 from smartstore_workflows import Chatbot, wire
+from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.events import Usage
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.prompting import rules
+from smartstore_workflows.scope import ScopeModel
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
 # The fault, what the person is told of it, and what the model had said by then.
@@ -89,9 +92,13 @@ async def said(model: AnswerModel) -> str:
 
 async def said_before_failing(model: AnswerModel) -> tuple[str, ModelUnavailable]:
     pieces = []
-    with pytest.raises(ModelUnavailable) as raised:
+
+    async def read() -> None:
         async for piece in model.stream(SCRIPT):
             pieces.append(str(piece))  # noqa: PERF401  what came before the failure is wanted
+
+    with pytest.raises(ModelUnavailable) as raised:
+        await read()
     return "".join(pieces), raised.value
 
 
@@ -198,12 +205,11 @@ async def test_closing_the_stream_hangs_up_on_the_model(model_server: ModelServe
 
 async def test_hanging_up_on_one_stream_leaves_another_of_the_same_model_alone(model_server: ModelServer) -> None:
     long = [ChatMessage(role=MessageRole.USER, content=f"[[reply: {'가나다 ' * 200}]]")]
-    async with model_of(model_server.url) as model:
-        async with aclosing(model.stream(long)) as kept:
-            first = str(await anext(kept))
-            async with aclosing(model.stream(long)) as left:
-                await anext(left)
-            rest = [str(piece) async for piece in kept]
+    async with model_of(model_server.url) as model, aclosing(model.stream(long)) as kept:
+        first = str(await anext(kept))
+        async with aclosing(model.stream(long)) as left:
+            await anext(left)
+        rest = [str(piece) async for piece in kept]
     assert "".join([first, *rest]).split() == ["가나다"] * 200
 
 
@@ -217,6 +223,22 @@ def settings_with_model(data_dir: Path, server: ModelServer, name: str = "stub")
         openai_base_url=server.url,
         openai=OpenAISettings(model=name, max_retries=0, timeout_seconds=1.0 if name == "stub-hang" else 10.0),
     )
+
+
+def with_model(bot: Chatbot, settings: Settings, model: AnswerModel) -> Chatbot:
+    """Return a bot over another's open index, which takes seconds to load, with a model of its own."""
+    services = bot.services
+    workflow = AnswerWorkflow(
+        retriever=services.retriever,
+        vectors=services.vectors,
+        morphemes=services.morphemes,
+        scope=ScopeModel.shipped(),
+        model=model,
+        timeout_seconds=settings.question_timeout_seconds,
+    )
+    found = Chatbot(settings)
+    found._services = replace(services, settings=settings, model=model, workflow=workflow)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -300,10 +322,11 @@ async def test_what_is_sent_holds_no_personal_data(model_bot: Chatbot, model_ser
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_faulty_model_gives_way_to_the_faq(
-    bot: Chatbot, data_dir: Path, model_server: ModelServer, name: str
+    bot: Chatbot, tmp_path: Path, model_server: ModelServer, name: str
 ) -> None:
     message, before = FAULTS[name]
-    async with Chatbot(settings_with_model(data_dir, model_server, name)) as faulty:
+    async with model_of(model_server.url, name) as model:
+        faulty = with_model(bot, settings_with_model(tmp_path, model_server, name), model)
         found = [event async for event in faulty.stream(f"{QUESTION} [[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
     restarts = [place for place, event in enumerate(found) if event.event == "restart"]
     assert len(restarts) == 1

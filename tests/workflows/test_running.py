@@ -13,6 +13,7 @@ from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.events import Outcome, QuestionAsked, TokenStreamed, Turn
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.running import events_of
+from smartstore_workflows.scope import ScopeModel
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
 # The scripted model finds its reply anywhere in the chat: four seconds of it, unless someone hangs up.
@@ -37,7 +38,7 @@ def workflow_of(bot: Chatbot, model: AnswerModel | None, timeout_seconds: float 
         retriever=services.retriever,
         vectors=services.vectors,
         morphemes=services.morphemes,
-        scope=services.workflow._scope,
+        scope=ScopeModel.shipped(),
         model=model,
         timeout_seconds=timeout_seconds,
     )

@@ -87,8 +87,8 @@ def test_shipped_model_fits_the_embedder_and_the_evidence() -> None:
         assert np.isfinite(part.bias)
 
 
-def test_shipped_model_refuses_nothing_that_is_surely_found_and_in_scope() -> None:
-    sure = Evidence(best_cosine=0.99, title_cosine=0.99, lead=0.1, gram_coverage=1.0, top_gram_coverage=1.0)
-    vague = Evidence(best_cosine=0.75, title_cosine=0.75, lead=0.0, gram_coverage=0.0, top_gram_coverage=0.0)
+def test_shipped_model_answers_what_is_surely_found_and_refuses_what_is_not() -> None:
+    sure = Evidence(**{**dict.fromkeys(Evidence.model_fields, 1.0), "lead": 0.1})
+    nothing = Evidence(**{**dict.fromkeys(Evidence.model_fields, 0.0), "best_cosine": 0.75, "title_cosine": 0.75})
     assert ScopeModel.shipped().kind(10.0, sure) == "answered"
-    assert ScopeModel.shipped().kind(-10.0, vague) == "refused"
+    assert ScopeModel.shipped().kind(-10.0, nothing) == "refused"

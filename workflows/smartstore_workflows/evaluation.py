@@ -104,10 +104,14 @@ async def judge(
     ids_by_row = {faq.row: faq.id for faq in catalog}
     judged = []
     for line in labelled.lines:
-        written = (await answer(line.query, turns_of(line.history))).written
-        gold = {ids_by_row[row] for row in line.gold if row in ids_by_row}
-        ranks = [rank for rank, passage in enumerate(written.passages, start=1) if passage.faq_id in gold]
-        judged.append(Judged(line, written.kind, min(ranks, default=0)))
+        try:
+            written = (await answer(line.query, turns_of(line.history))).written
+        except InvalidRequest:  # nothing but punctuation, say: the doors turn it away
+            judged.append(Judged(line, "refused", 0))
+        else:
+            gold = {ids_by_row[row] for row in line.gold if row in ids_by_row}
+            ranks = [rank for rank, passage in enumerate(written.passages, start=1) if passage.faq_id in gold]
+            judged.append(Judged(line, written.kind, min(ranks, default=0)))
         advance()
     return judged
 
