@@ -133,7 +133,7 @@ def test_unanswerable_counts_the_right_and_the_wrong_outcome() -> None:
 
 def test_conversation_becomes_turns_of_question_and_answer() -> None:
     said = [("user", "가"), ("assistant", "나"), ("user", "다"), ("user", "라"), ("assistant", "마")]
-    found = turns_of(Message(role=role, content=text) for role, text in said)  # type: ignore[arg-type]  # two literals
+    found = turns_of(Message(role=role, content=text) for role, text in said)
     assert [(turn.question, turn.standalone, turn.answer) for turn in found] == [
         ("가", "가", "나"),
         ("다", "다", ""),

@@ -126,7 +126,7 @@ def test_event_refuses_a_field_of_the_wrong_type(example: Start | Fact | Stop) -
 @pytest.mark.parametrize("example", VALUES, ids=name)
 def test_value_refuses_unknown_fields_and_changes(example: Value) -> None:
     with pytest.raises(ValidationError):
-        type(example)(**dict(example), qestion="오타")
+        type(example)(**{**dict(example), "qestion": "오타"})
     field = next(iter(type(example).model_fields))
     with pytest.raises(ValidationError):
         setattr(example, field, getattr(example, field))

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -25,7 +25,7 @@ def faq(row: int, title: str, *related: str) -> FAQ:
     return FAQ(faq_id(title), "", row, (), title, title, "답변입니다.", related)
 
 
-def catalog(links: dict[str, Sequence[str]] | None = None, titles: Sequence[str] = TITLES) -> Catalog:
+def catalog(links: Mapping[str, Sequence[str]] | None = None, titles: Sequence[str] = TITLES) -> Catalog:
     return Catalog(faq(row, title, *(links or {}).get(title, ())) for row, title in enumerate(titles))
 
 
