@@ -26,6 +26,7 @@ from smartstore_indexing.errors import (
 )
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.milvus import Collections, Manifest
+from smartstore_indexing.nodes import PARTS
 from smartstore_indexing.reading import IndexReader, Snapshot
 
 FAQS = {
@@ -176,7 +177,7 @@ async def test_only_what_changed_is_embedded_and_row_numbers_follow_the_file(rea
     after = await ready.snapshot()
     assert [(faq.row, faq.title) for faq in after.catalog] == list(enumerate(table))
     kept = [faq.id for faq in after.catalog if faq.id in before.catalog.ids and faq.title != changed]
-    for part in reading.PARTS:
+    for part in PARTS:
         old, new_ = before.parts[part], after.parts[part]
         places = [(before.catalog.ids.index(faq), after.catalog.ids.index(faq)) for faq in kept]
         assert len(places) == 3
@@ -469,15 +470,19 @@ async def test_build_cancelled_while_it_writes_leaves_the_index_in_use_as_it_was
     ready: World, kind: type[Collections]
 ) -> None:
     before = await ready.collections.names()
+    cancelled = like(ready.collections, kind)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.ensure_future(ready.build([("질문", "답")], by=like(ready.collections, kind)))
+        await asyncio.ensure_future(ready.build([("질문", "답")], by=cancelled))
+    await asyncio.to_thread(cancelled._threads.shutdown)  # nobody writes any more, so nothing is left later either
     assert await ready.collections.names() == before
     assert await ready.answers() == FAQS
 
 
 async def test_build_cancelled_while_the_alias_moves_leaves_a_whole_index_in_use(ready: World) -> None:
+    cancelled = like(ready.collections, CancelledAtUse)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.ensure_future(ready.build([("질문", "답")], by=like(ready.collections, CancelledAtUse)))
+        await asyncio.ensure_future(ready.build([("질문", "답")], by=cancelled))
+    await asyncio.to_thread(cancelled._threads.shutdown)
     assert await ready.answers() in (FAQS, {"질문": "답"})
     await ready.build([("질문", "답 2")])
     assert await ready.answers() == {"질문": "답 2"}

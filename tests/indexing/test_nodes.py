@@ -49,7 +49,7 @@ def test_node_ids_name_the_faq_and_the_part(faq: FAQ) -> None:
 
 def test_node_carries_its_vector_its_morphemes_and_its_source() -> None:
     opening = faq("[단체] 언제 여나요?", "봄에 엽니다.")
-    for part, text in (("question", "[단체] 언제 여나요?"), ("answer", "봄에 엽니다.")):
+    for part, text in zip(PARTS, ("[단체] 언제 여나요?", "봄에 엽니다."), strict=True):
         node = to_node(opening, part, PARTS_OF_A_NODE)
         assert node.text == text
         assert node.embedding == [0.6, 0.8]

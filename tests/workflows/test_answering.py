@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import pytest
+
+from smartstore_indexing.errors import InvalidRequest, UnknownResource
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.events import STAGES
 from smartstore_workflows.wording import REFUSAL
@@ -64,3 +67,20 @@ async def test_unrelated_question_is_refused_word_for_word_with_a_bridge(bot: Ch
     assert reply.sources == ()
     assert len(reply.suggestions) == 1
     assert (await bot.ask("", faq_id=reply.suggestions[0].faq_id)).answer.kind == "answered"
+
+
+@pytest.mark.parametrize("session_id", ["a\ud800", "x" * 201], ids=["lone surrogate", "too long"])
+async def test_session_id_that_cannot_be_kept_is_refused(bot: Chatbot, session_id: str) -> None:
+    with pytest.raises(InvalidRequest):
+        await bot.ask(MINOR, session_id=session_id)
+
+
+async def test_unknown_follow_up_is_refused_before_the_run_begins(bot: Chatbot) -> None:
+    with pytest.raises(UnknownResource):
+        await bot.ask("정산은요?", faq_id="0" * 16)
+
+
+async def test_chosen_follow_up_is_checked_like_any_question(bot: Chatbot) -> None:
+    faq_id = (await bot.ask(MINOR)).answer.citations[0]
+    with pytest.raises(InvalidRequest):
+        await bot.ask("가" * 2_001, faq_id=faq_id)

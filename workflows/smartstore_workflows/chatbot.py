@@ -28,7 +28,7 @@ from smartstore_workflows.events import (
     Usage,
 )
 from smartstore_workflows.running import events_of
-from smartstore_workflows.understanding import checked_question
+from smartstore_workflows.understanding import checked_question, checked_session_id
 
 log = structlog.get_logger(__name__)
 ID_BYTES = 16  # 128 random bits: nobody guesses another's conversation
@@ -100,7 +100,7 @@ class Chatbot:
         What goes wrong once the run has begun comes as an `error` event before `done`.
         """
         asked = await self._checked(question, faq_id, model)
-        run = _Run(session_id or new_id(), self._model_name(asked.model))
+        run = _Run(checked_session_id(session_id) or new_id(), self._model_name(asked.model))
         yield run.started()
         try:
             async with aclosing(self._answer(run, asked)) as events:
@@ -115,7 +115,7 @@ class Chatbot:
     ) -> wire.Reply:
         """Return the whole answer; takes what `stream` takes, and raises what that tells in `error` events too."""
         asked = await self._checked(question, faq_id, model)
-        run = _Run(session_id or new_id(), self._model_name(asked.model))
+        run = _Run(checked_session_id(session_id) or new_id(), self._model_name(asked.model))
         async with aclosing(self._answer(run, asked)) as events:
             async for _ in events:
                 pass
@@ -147,9 +147,9 @@ class Chatbot:
         if chosen not in available:
             raise InvalidRequest(f"모델 {chosen}은(는) 설정되어 있지 않습니다. 쓸 수 있는 모델: {', '.join(available)}")
         if faq_id is not None:
-            return QuestionAsked(
-                question=question.strip() or (await self.faq(faq_id)).question, faq_id=faq_id, model=chosen
-            )
+            faq = await self.faq(faq_id)
+            asked = question if question.strip() else faq.question
+            return QuestionAsked(question=checked_question(asked), faq_id=faq_id, model=chosen)
         return QuestionAsked(question=checked_question(question), model=chosen)
 
     async def _answer(self, run: "_Run", asked: QuestionAsked) -> AsyncGenerator[wire.StreamEvent, None]:

@@ -34,7 +34,7 @@ class RankingModel:
         """Return the places of the best RANKED rows of features (n, 4), best first, and their probabilities."""
         scores = features @ self.weights
         odds = np.exp(scores - scores.max())
-        best = np.argsort(-odds, kind="stable")[:RANKED]
+        best = np.argsort(-scores, kind="stable")[:RANKED]
         shares = odds[best] / odds.sum()
         return best.tolist(), shares.tolist()
 

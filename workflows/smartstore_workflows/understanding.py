@@ -12,6 +12,7 @@ from smartstore_indexing.errors import InvalidRequest
 from smartstore_workflows.events import Turn
 
 MAX_CHARACTERS = 2_000
+MAX_SESSION_ID = 200
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul "letters" that show as a blank
 PLEASE = r"(?:줘요?|주세요|주십시오|주시겠어요|주실래요|줄래요?)"
@@ -51,6 +52,13 @@ def checked_question(text: str) -> str:
     if not any(unicodedata.category(character)[0] in "LN" and character not in FILLERS for character in question):
         raise InvalidRequest("글자가 없는 질문은 이해할 수 없습니다. 궁금한 점을 글로 입력해 주세요.")
     return question
+
+
+def checked_session_id(session_id: str | None) -> str | None:
+    """Return the session id; InvalidRequest when it is longer than 200 characters or holds broken ones."""
+    if session_id is not None and (len(session_id) > MAX_SESSION_ID or SURROGATE.search(session_id)):
+        raise InvalidRequest("대화 ID를 읽을 수 없습니다. 대화 ID를 확인해 주세요.")
+    return session_id
 
 
 def accepts_offer(question: str, history: Sequence[Turn]) -> str | None:

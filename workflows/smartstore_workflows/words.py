@@ -19,7 +19,7 @@ def bridges() -> dict[str, list[str]]:
 
 def expansions(terms: Iterable[str]) -> list[str]:
     """Return the words that the terms' synonyms add to them, each once."""
-    asked = set(terms)
+    asked = dict.fromkeys(terms)
     return list(dict.fromkeys(word for term in asked for word in synonyms().get(term, ()) if word not in asked))
 
 
