@@ -46,8 +46,8 @@ class RecordingEmbedding(E5Embedding):
     _before_each: Callable[[], object] = PrivateAttr(default_factory=lambda: int)  # int() does nothing
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        self._before_each()
         self._texts += texts
+        self._before_each()
         return super()._get_text_embeddings(texts)
 
 
