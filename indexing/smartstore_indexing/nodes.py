@@ -12,9 +12,9 @@ Part = Literal["question", "answer"]
 PARTS: tuple[Part, ...] = ("question", "answer")
 FORMAT = 1  # raise it when what a node holds or how its text is made changes: older indexes are then rebuilt
 # Characters of the answer node's text that are embedded. A token takes about 1 ms on 2 cores: for 2,717 FAQs this is
-# 90 s, and 80 characters of answer beside every question 160 s, for hit@10 .92 instead of .91 (development queries).
-EMBEDDED_CHARACTERS = 60
-LEAST_ANSWER_CHARACTERS = 20
+# 80 s, and 80 characters of answer beside every question 160 s, for hit@10 .92 instead of .91 (development queries).
+EMBEDDED_CHARACTERS = 50
+LEAST_ANSWER_CHARACTERS = 12
 SEARCHED_CHARACTERS = (
     400  # of an answer for BM25: as good as all of it (hit@3 .44 either way), a quarter of Kiwi's time
 )
