@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 FAQ ?=
+ROWS ?=
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -45,6 +46,7 @@ fix: setup-dev  ## 형식과 규칙을 고칩니다
 bench: setup-dev  ## 성능을 재어 출력합니다
 	@$(BIN)/python tests/benchmarks/answering.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/indexing.py $(if $(FAQ),"$(FAQ)")
+	@$(BIN)/python tests/benchmarks/growth.py $(if $(FAQ),"$(FAQ)") $(if $(ROWS),--rows $(ROWS))
 
 lock: setup-dev  ## 잠금 파일을 다시 만듭니다
 	@$(BIN)/uv pip compile -q pyproject.toml deploy/tools.in -o requirements.lock --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11

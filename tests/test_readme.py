@@ -25,6 +25,7 @@ SMARTSTORE = {"index", "ask", "eval", "doctor"}
 LONG = {"make bench", "make check", "make fix", "make test", "make test-long"}  # what `make test` itself runs, again
 # `make test` would run this file too.
 FEW_TESTS = "PYTEST=.venv/bin/python -m pytest -q tests/deploy"
+FEW_ROWS = "ROWS=1000"  # `make bench` grows to 100,000
 
 
 def fences() -> list[tuple[str, str]]:
@@ -131,7 +132,7 @@ def test_command_of_the_readme_works(checkout: Checkout, command: str) -> None:
         case ["make", "run", *arguments] if arguments in ([], [f"FAQ={OWN_FAQ}"]):
             assert "영업일" in checkout.talk("make", "run", *arguments)
         case ["make", target] if target in MAKE:
-            checkout.run("make", target, FEW_TESTS)
+            checkout.run("make", target, FEW_TESTS, FEW_ROWS)
         case [".venv/bin/smartstore", name, *arguments] if name in SMARTSTORE:
             assert re.search("[가-힣]", checkout.run(".venv/bin/smartstore", name, *arguments))
         case _:
