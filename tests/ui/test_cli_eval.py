@@ -1,12 +1,15 @@
-"""`smartstore eval` on the sample FAQ: the forms of its report, and floors under its figures."""
+"""`smartstore eval` on the sample FAQ: the forms of its report, floors under its figures, and comparing two runs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT
 from program import Result, World, together
+
+from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS, USAGE_ERROR
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,6 +30,13 @@ FLOORS = [
     ("scope", "in_kept", 0.90),  # 0.950
     ("scope", "out_refused", 0.60),  # 0.667
 ]
+GROUPS = {
+    "queries": {"paraphrase", "everyday", "keyword", "colloquial", "typo", "situation"},
+    "multiturn": {"follow_up", "switch"},
+    "unanswerable": set(),
+}
+LINE = {"id", "query", "group", "kind", "rank", "gold", "top", "in_scope", "found"}
+OLD = "전에 있던 것"
 QUERY = '{"id": "q1", "query": "미성년자도 판매 회원 등록이 가능한가요?", "gold": [3]}\n'
 
 
@@ -45,7 +55,24 @@ def results(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         }
 
     def whole() -> dict[str, Result]:
-        return {"json": measured.run("eval", "--json", *(DATA / f"sample_{kind}.jsonl" for kind in SETS))}
+        files = [DATA / f"sample_{kind}.jsonl" for kind in SETS]
+        first = measured.run("eval", "--json", "--output", "r.json", "--html", "r.html", *files)
+        result = measured.folder / "r.json"
+        written = {
+            "output": Result(0, result.read_text(encoding="utf-8"), ""),
+            "html": Result(0, (measured.folder / "r.html").read_text(encoding="utf-8"), ""),
+            "left": Result(0, " ".join(sorted(path.name for path in measured.folder.iterdir())), ""),
+        }
+        better = json.loads(first.out)
+        for line in next(found for found in better["sets"] if found["kind"] == "unanswerable")["lines"]:
+            line["kind"] = "not_found"
+        (measured.folder / "better.json").write_text(json.dumps(better), encoding="utf-8")
+        return {
+            "json": first,
+            **written,
+            "same": measured.run("eval", "--baseline", "r.json", "--misses", "2", files[1], files[3]),
+            "worse": measured.run("eval", "--baseline", "better.json", "--json", files[3]),
+        }
 
     first, second = together([whole, smaller])
     return first | second
@@ -74,7 +101,7 @@ def test_each_set_has_the_metrics_of_the_kind_that_its_keys_tell(report: dict[st
     assert [measured["file"] for measured in report["sets"]] == [f"sample_{kind}.jsonl" for kind in SETS]
     assert {measured["kind"]: measured["n"] for measured in report["sets"]} == SETS
     for measured in report["sets"]:
-        assert set(measured) == {"file", "kind", "n", "metrics"}
+        assert set(measured) == {"file", "kind", "n", "metrics", "intervals", "groups", "lines"}
         assert set(measured["metrics"]) == METRICS[measured["kind"]]
 
 
@@ -100,8 +127,72 @@ def test_table_shows_the_file_and_its_figures(results: dict[str, Result]) -> Non
     assert table.err == ""
     assert "색인: FAQ 180건" in table.out
     assert "[red]한 줄.jsonl · 검색 질문 1건" in table.out
+    assert "95% 구간" in table.out
     for heading in ("hit@1", "hit@3", "hit@10", "MRR", "잘못 거절", "찾지 못함"):
         assert heading in table.out
+
+
+def test_every_figure_lies_in_its_interval(report: dict[str, Any]) -> None:
+    for measured in report["sets"]:
+        assert measured["intervals"].keys() == measured["metrics"].keys()
+        for name, (low, high) in measured["intervals"].items():
+            assert 0 <= low <= measured["metrics"][name] <= high <= 1
+
+
+def test_groups_are_those_of_the_lines_and_add_up(report: dict[str, Any]) -> None:
+    for measured in report["sets"]:
+        assert set(measured["groups"]) == {line["group"] for line in measured["lines"]} - {None}
+        assert sum(group["n"] for group in measured["groups"].values()) in (0, measured["n"])
+        assert set(measured["groups"]) == GROUPS.get(measured["kind"], set(measured["groups"]))
+        for group in measured["groups"].values():
+            assert set(group["metrics"]) <= METRICS[measured["kind"]]
+
+
+def test_lines_tell_how_each_question_went(report: dict[str, Any]) -> None:
+    for measured in report["sets"]:
+        assert len(measured["lines"]) == measured["n"]
+        for line in measured["lines"]:
+            assert set(line) == LINE
+            assert line["kind"] in ("answered", "refused", "not_found")
+            assert len(line["top"]) == 3
+            assert bool(line["gold"]) == (measured["kind"] in ("queries", "multiturn"))
+            assert 0 <= line["in_scope"] <= 1
+            assert 0 <= line["found"] <= 1
+            assert (line["rank"] in (1, 2, 3)) == bool(set(line["gold"]) & set(line["top"]))
+
+
+def test_output_file_is_what_json_prints(results: dict[str, Result]) -> None:
+    assert results["output"].out == results["json"].out
+
+
+def test_files_come_alone(results: dict[str, Result]) -> None:
+    assert results["left"].out == "r.html r.json"
+
+
+def test_report_is_one_page_with_every_set(results: dict[str, Result]) -> None:
+    assert results["html"].out.startswith("<!DOCTYPE html>")
+    for kind in SETS:
+        assert f"<h2>sample_{kind}.jsonl</h2>" in results["html"].out
+
+
+def test_run_compared_with_itself_has_lost_nothing(results: dict[str, Result]) -> None:
+    same = results["same"]
+    assert (same.code, same.err) == (0, "")
+    assert "sample_multiturn.jsonl · 이전 결과와 비교 (id가 같은 30건)" in same.out
+    assert "+0.000 ~ +0.000" in same.out
+    assert "나빠짐" not in same.out
+
+
+def test_worst_misses_are_printed_with_what_was_found(results: dict[str, Result]) -> None:
+    assert re.search(r"sample_unanswerable\.jsonl · 잘못된 \d+건 가운데 2건", results["same"].out)
+    assert results["same"].out.count("찾은 것 3:") == 4
+
+
+def test_significant_loss_exits_with_4_and_leaves_json_alone(results: dict[str, Result]) -> None:
+    worse = results["worse"]
+    assert worse.code == SIGNIFICANT_LOSS
+    assert [found["kind"] for found in json.loads(worse.out)["sets"]] == ["unanswerable"]
+    assert "나빠짐" in worse.err
 
 
 @pytest.mark.parametrize(("name", "said"), [("broken", "broken.jsonl"), ("missing", "없는.jsonl")])
@@ -112,3 +203,60 @@ def test_file_that_cannot_be_measured_is_named_and_fails(results: dict[str, Resu
     assert result.complains_in_korean
     assert said in result.err
     assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--output", "없는 폴더/r.json"], "폴더가 없습니다"),
+        (["--html", "."], "파일이 아니어서"),
+        (["--output", "한 줄.jsonl"], "이미 다른 데 쓰는"),
+        (["--output", "r.json", "--html", "r.json"], "이미 다른 데 쓰는"),
+        (["--baseline", "old.json", "--html", "old.json"], "저장한 결과 파일이 아닙니다"),
+        (["--baseline", "없는.json"], "읽을 수 없습니다"),
+        (["--baseline", "other.json"], "같은 평가 세트가 없습니다"),
+    ],
+)
+def test_run_that_could_not_end_well_does_not_begin(tmp_path: Path, arguments: list[str], said: str) -> None:
+    world = World.make(tmp_path / "world")  # nothing is indexed here, and that would be said first
+    (world.folder / "한 줄.jsonl").write_text(QUERY, encoding="utf-8")
+    (world.folder / "old.json").write_text(OLD, encoding="utf-8")
+    (world.folder / "other.json").write_text('{"sets": []}', encoding="utf-8")
+
+    result = world.run("eval", "한 줄.jsonl", *arguments)
+
+    assert result.code == 1
+    assert result.complains_in_korean
+    assert said in result.err
+    assert sorted(path.name for path in world.folder.iterdir()) == ["old.json", "other.json", "한 줄.jsonl"]
+    assert (world.folder / "old.json").read_text(encoding="utf-8") == OLD
+
+
+def test_interrupted_run_leaves_the_files_as_they_were(indexed_dir: Path, tmp_path: Path) -> None:
+    world = World.make(tmp_path / "world", indexed_dir)
+    for name in ("r.json", "r.html"):
+        (world.folder / name).write_text(OLD, encoding="utf-8")
+    with world.terminal(
+        "eval", str(DATA / "sample_queries.jsonl"), "--output", "r.json", "--html", "r.html"
+    ) as terminal:
+        terminal.until("sample_queries.jsonl")  # the progress bar
+        terminal.interrupt()
+        terminal.rest()
+
+    assert terminal.code == INTERRUPTED
+    assert {path.name: path.read_text(encoding="utf-8") for path in world.folder.iterdir()} == {
+        "r.json": OLD,
+        "r.html": OLD,
+    }
+
+
+@pytest.mark.parametrize("number", ["-1", "셋", "1.5"])
+def test_number_of_misses_is_a_number(tmp_path: Path, number: str) -> None:
+    result = World.make(tmp_path / "world").run("eval", "세트.jsonl", "--misses", number)
+
+    assert result.code == USAGE_ERROR
+    assert result.complains_in_korean
+
+
+def test_help_says_what_a_loss_exits_with(tmp_path: Path) -> None:
+    assert f"종료 코드 {SIGNIFICANT_LOSS}" in World.make(tmp_path / "world").run("eval", "--help").out

@@ -6,7 +6,7 @@ import pytest
 
 from smartstore_indexing.errors import InvalidRequest, UnknownResource
 from smartstore_workflows import Chatbot, wire
-from smartstore_workflows.events import STAGES
+from smartstore_workflows.events import STAGES, Turn
 from smartstore_workflows.wording import REFUSAL
 
 MINOR = "미성년자도 판매 회원 등록이 가능한가요?"
@@ -84,3 +84,17 @@ async def test_chosen_follow_up_is_checked_like_any_question(bot: Chatbot) -> No
     faq_id = (await bot.ask(MINOR)).answer.citations[0]
     with pytest.raises(InvalidRequest):
         await bot.ask("가" * 2_001, faq_id=faq_id)
+
+
+async def test_outcome_carries_the_judgement(bot: Chatbot) -> None:
+    kept, refused = (await bot.outcome(MINOR)).written, (await bot.outcome(RESTAURANT)).written
+    assert 0 < refused.in_scope < kept.in_scope < 1
+    assert 0 < refused.found < kept.found < 1
+
+
+async def test_chosen_follow_up_is_certain(bot: Chatbot) -> None:
+    offered = (await bot.ask(MINOR)).suggestions[0].faq_id
+    turn = Turn(question=MINOR, standalone=MINOR, answer="됩니다.", kind="answered", offered=(offered,))
+    written = (await bot.outcome("네", [turn])).written
+    assert written.citations == (offered,)
+    assert (written.in_scope, written.found) == (1.0, 1.0)

@@ -14,6 +14,7 @@ from smartstore_workflows.evaluation import (
     Line,
     Message,
     SetKind,
+    group_of,
     judge,
     metrics,
     read_set,
@@ -131,6 +132,29 @@ def test_unanswerable_counts_the_right_and_the_wrong_outcome() -> None:
     assert metrics("unanswerable", found) == {"not_found": 0.5, "refused": 0.25}
 
 
+def test_figure_that_no_line_counts_for_is_left_out() -> None:
+    assert metrics("scope", [judged("refused", label="out")]) == {"out_refused": 1.0}
+    assert metrics("scope", [judged("refused", label="in")]) == {"in_kept": 0.0}
+    assert metrics("scope", [judged("refused")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "group"),
+    [
+        ("queries", {"style": "typo", "kind": "x"}, "typo"),
+        ("queries", {}, None),
+        ("queries", {"style": ""}, None),
+        ("scope", {"kind": "buyer", "style": "x"}, "buyer"),
+        ("multiturn", {"standalone": "질문"}, "switch"),
+        ("multiturn", {"standalone": "다른 질문"}, "follow_up"),
+        ("multiturn", {}, None),
+        ("unanswerable", {"style": "x", "kind": "y", "standalone": "z"}, None),
+    ],
+)
+def test_group_is_told_from_the_key_of_the_kind(kind: SetKind, keys: dict[str, str], group: str | None) -> None:
+    assert group_of(kind, Line.model_validate({"id": "x", "query": "질문", **keys})) == group
+
+
 def test_conversation_becomes_turns_of_question_and_answer() -> None:
     said = [("user", "가"), ("assistant", "나"), ("user", "다"), ("user", "라"), ("assistant", "마")]
     found = turns_of(Message(role=role, content=text) for role, text in said)
@@ -160,6 +184,8 @@ async def test_rank_is_that_of_the_best_gold_row_by_its_place_in_the_file() -> N
             kind="answered",
             text="답",
             passages=passages,
+            in_scope=0.75,
+            found=0.5,
         )
         return Answered(written=written, suggestions=())
 
@@ -171,6 +197,9 @@ async def test_rank_is_that_of_the_best_gold_row_by_its_place_in_the_file() -> N
     lines = [Line.model_validate_json(json.dumps(text)) for text in texts]
     found = await judge(LabelledSet("f", "multiturn", lines), answer, catalog, lambda: advanced.append(None))
     assert [item.rank for item in found] == [2, 0, 0]
+    assert [item.gold for item in found] == [(rows[7], rows[9]), (rows[7],), (rows[3],)]
+    assert [item.top for item in found] == [(rows[3], rows[9], rows[7]), (rows[9], rows[3]), ()]
+    assert {(item.in_scope, item.found) for item in found} == {(0.75, 0.5)}
     assert asked == [("하나", ["앞"]), ("둘", []), ("셋", [])]
     assert len(advanced) == 3
 

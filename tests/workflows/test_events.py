@@ -58,6 +58,8 @@ WRITTEN = AnswerWritten(
     sources=(SOURCE,),
     passages=(PASSAGE,),
     usage=Usage(prompt_tokens=100, completion_tokens=20),
+    in_scope=0.75,
+    found=0.5,
 )
 REFUSAL = AnswerWritten(asked=ASKED, kind="refused", text="거절", passages=(PASSAGE,))
 SUGGESTION = Suggestion(text="서류가 필요한지 안내해 드릴까요?", faq_id="b2")

@@ -41,17 +41,17 @@ def evidence(best_cosine: float) -> Evidence:
     ids=["in and found", "in, not found", "out, yet found", "out, not found", "both on the threshold"],
 )
 def test_scope_is_judged_before_what_was_found(text_odds: float, found: float, kind: Kind) -> None:
-    assert MODEL.kind(text_odds, evidence(found)) == kind
+    assert MODEL.judge(text_odds, evidence(found)).kind == kind
 
 
 @pytest.mark.parametrize(("least", "kind"), [(0.73, "answered"), (0.74, "refused")])
 def test_scope_threshold_is_a_probability(least: float, kind: Kind) -> None:
-    assert replace(MODEL, least_scope=least).kind(1.0, evidence(1)) == kind  # the odds e:1 are .731
+    assert replace(MODEL, least_scope=least).judge(1.0, evidence(1)).kind == kind  # the odds e:1 are .731
 
 
 @pytest.mark.parametrize(("least", "kind"), [(0.73, "answered"), (0.74, "not_found")])
 def test_found_threshold_is_a_probability(least: float, kind: Kind) -> None:
-    assert replace(MODEL, least_found=least).kind(1.0, evidence(1)) == kind
+    assert replace(MODEL, least_found=least).judge(1.0, evidence(1)).kind == kind
 
 
 def test_text_odds_come_from_the_vector() -> None:
@@ -66,11 +66,20 @@ def test_evidence_is_read_in_the_order_of_its_fields() -> None:
     assert evidence_features(numbered).tolist() == [float(place) for place in range(FIELDS)]
 
 
+def test_judgement_carries_both_probabilities_whatever_the_kind() -> None:
+    judgement = MODEL.judge(-1.0, evidence(1))
+    assert judgement.kind == "refused"
+    assert (judgement.in_scope, judgement.found) == pytest.approx((0.2689, 0.7311), abs=1e-4)
+
+
 @settings(deadline=None)
 @given(st.floats(-1e30, 1e30), st.builds(Evidence, **dict.fromkeys(Evidence.model_fields, st.floats(-1e30, 1e30))))
-def test_every_finite_finding_has_a_kind(text_odds: float, found: Evidence) -> None:
+def test_every_finite_finding_has_a_kind_and_probabilities(text_odds: float, found: Evidence) -> None:
     for model in (MODEL, ScopeModel.shipped()):
-        assert model.kind(text_odds, found) in ("answered", "refused", "not_found")
+        judgement = model.judge(text_odds, found)
+        assert judgement.kind in ("answered", "refused", "not_found")
+        assert 0 <= judgement.in_scope <= 1
+        assert 0 <= judgement.found <= 1
 
 
 def test_shipped_model_fits_the_embedder_and_the_evidence() -> None:
@@ -90,5 +99,5 @@ def test_shipped_model_fits_the_embedder_and_the_evidence() -> None:
 def test_shipped_model_answers_what_is_surely_found_and_refuses_what_is_not() -> None:
     sure = Evidence(**{**dict.fromkeys(Evidence.model_fields, 1.0), "lead": 0.1})
     nothing = Evidence(**{**dict.fromkeys(Evidence.model_fields, 0.0), "best_cosine": 0.75, "title_cosine": 0.75})
-    assert ScopeModel.shipped().kind(10.0, sure) == "answered"
-    assert ScopeModel.shipped().kind(-10.0, nothing) == "refused"
+    assert ScopeModel.shipped().judge(10.0, sure).kind == "answered"
+    assert ScopeModel.shipped().judge(-10.0, nothing).kind == "refused"

@@ -13,9 +13,8 @@ from typing import NoReturn
 import structlog
 
 from smartstore_indexing.errors import FaqError
+from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS, USAGE_ERROR
 
-USAGE_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 # What argparse says, and what we say instead; the first that fits.
 KOREAN = [
     (r"the following arguments are required: (.+)", r"필요한 인자가 없습니다: \1"),
@@ -61,6 +60,13 @@ def readable(text: str) -> str:
     return text
 
 
+def count(text: str) -> int:
+    """Return the argument as a number of things, from 0."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError("0 이상의 정수를 써 주세요.")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     root = KoreanParser(prog="smartstore", description="네이버 스마트스토어 판매자를 위한 FAQ 챗봇")
@@ -96,10 +102,20 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "eval",
         help="라벨이 붙은 질문으로 품질을 잽니다.",
-        description="라벨이 붙은 질문(JSONL)으로 검색, 범위 판단, 답변 없음 판단의 품질을 잽니다.",
+        description="라벨이 붙은 질문(JSONL)으로 검색, 범위 판단, 답변 없음 판단의 품질을 잽니다.\n"
+        "--baseline과 비교해 주요 지표(hit@k, MRR, 범위 밖 거절, 범위 안 받음, 답 없음을 찾지 못함)가\n"
+        f"뚜렷이 나빠졌으면(차이의 95% 구간이 모두 나쁜 쪽이면) 종료 코드 {SIGNIFICANT_LOSS}로 끝납니다.",
     )
     evaluate.inputs.add_argument("files", metavar="파일", nargs="+", type=Path, help="평가 세트(.jsonl)")
     evaluate.options.add_argument("--json", action="store_true", help="결과를 JSON으로 출력합니다.")
+    evaluate.options.add_argument("--output", metavar="파일", type=Path, help="결과를 JSON 파일로 저장합니다.")
+    evaluate.options.add_argument("--html", metavar="파일", type=Path, help="그림이 있는 HTML 보고서를 저장합니다.")
+    evaluate.options.add_argument(
+        "--baseline", metavar="파일", type=Path, help="전에 --output으로 저장한 결과와 비교합니다."
+    )
+    evaluate.options.add_argument(
+        "--misses", metavar="N", type=count, default=0, help="세트마다 가장 나쁜 N건을 보여 줍니다."
+    )
 
     commands.add_parser(
         "doctor",
@@ -110,7 +126,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 for an error, 2 for a wrong call, 3 when another process holds the data folder."""
+    """Run one command and return its exit code.
+
+    0, 1 for an error, 2 for a wrong call, 3 when another process holds the data folder, 4 when the quality that was
+    measured is surely worse than the baseline's, 130 for an interruption.
+    """
     _admit_any_character()
     _quiet_libraries()
     try:
@@ -146,9 +166,10 @@ def _run(chosen: argparse.Namespace) -> int:
 
         return run_ask(chosen.question, as_json=chosen.json, session_id=chosen.session, model=chosen.model)
     if chosen.command == "eval":
-        from smartstore_ui.evaluating import run_eval
+        from smartstore_ui.evaluating import Wanted, run_eval
 
-        return run_eval(chosen.files, as_json=chosen.json)
+        wanted = Wanted(chosen.json, chosen.output, chosen.html, chosen.baseline, chosen.misses)
+        return run_eval(chosen.files, wanted)
     from smartstore_ui.diagnosing import run_doctor
 
     return run_doctor()

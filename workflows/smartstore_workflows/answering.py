@@ -49,7 +49,7 @@ from smartstore_workflows.masking import mask
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
 from smartstore_workflows.retrieving import FaqRetriever
-from smartstore_workflows.scope import ScopeModel
+from smartstore_workflows.scope import Judgement, ScopeModel
 from smartstore_workflows.suggesting import suggest
 from smartstore_workflows.understanding import accepts_offer, stand_alone
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
@@ -59,6 +59,7 @@ log = structlog.get_logger(__name__)
 SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites
 SNIPPET_CHARACTERS = 120
 KINDS: dict[Kind, type[Outcome]] = {"answered": Answered, "refused": Refused, "not_found": NotFound}
+CHOSEN = Judgement(ANSWERED, in_scope=1.0, found=1.0)  # a follow-up was offered because an FAQ answers it
 
 
 class AnswerWorkflow(Workflow):
@@ -112,7 +113,7 @@ class AnswerWorkflow(Workflow):
         self, ctx: Context, ev: ScopeJudged | PassagesRetrieved | FollowUpChosen
     ) -> AnswerWritten | None:
         """Decide how to answer, and write the answer; None while the other of filter and retrieve is out."""
-        kind: Kind = ANSWERED
+        judgement = CHOSEN
         if isinstance(ev, FollowUpChosen):
             asked, passages = ev.asked, (Passage(faq_id=ev.faq_id, score=1.0),)
         else:
@@ -121,10 +122,11 @@ class AnswerWorkflow(Workflow):
                 return None
             judged, found = both
             asked, passages = found.asked, found.passages
-            kind = self._scope.kind(judged.text_odds, found.evidence)
+            judgement = self._scope.judge(judged.text_odds, found.evidence)
         async with stage(ctx, "synthesize"):
             catalog = await self._retriever.catalog()
-            written = await self._write(ctx, asked, kind, passages, catalog)
+            unjudged = await self._write(ctx, asked, judgement.kind, passages, catalog)
+            written = unjudged.model_copy(update={"in_scope": judgement.in_scope, "found": judgement.found})
             ctx.write_event_to_stream(written)
             return written
 

@@ -8,9 +8,9 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smartstore_indexing.errors import InvalidRequest
@@ -19,6 +19,7 @@ from smartstore_workflows.events import Kind, Outcome, Turn
 
 SetKind = Literal["queries", "multiturn", "scope", "unanswerable"]
 Metrics = dict[str, float]
+KEPT_TITLES = 3  # of the ranked list, in a judged line
 
 
 class Message(BaseModel):
@@ -38,6 +39,9 @@ class Line(BaseModel):
     gold: list[int] = []
     label: Literal["in", "out"] | None = None
     history: list[Message] = []
+    style: str | None = None
+    kind: str | None = None
+    standalone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,24 @@ class LabelledSet:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How one line went: the outcome's kind, and the rank of the best gold FAQ in the ranked list, from 1 (0: none)."""
+    """How one line went: the outcome's kind, and the rank of the best gold FAQ in the ranked list, from 1 (0: none).
+
+    `gold` are the titles of the gold FAQs, `top` those of the first three that were found; `in_scope` and `found` are
+    the workflow's probabilities, both 0 where the question was turned away unread.
+    """
 
     line: Line
     kind: Kind
     rank: int
+    gold: tuple[str, ...] = ()
+    top: tuple[str, ...] = ()
+    in_scope: float = 0.0
+    found: float = 0.0
+
+    @property
+    def hit_rank(self) -> int:
+        """Return the rank that counts: a question that was not answered is a miss, wherever its FAQ stood."""
+        return self.rank if self.kind == "answered" else 0
 
 
 def read_set(path: Path) -> LabelledSet:
@@ -94,6 +111,17 @@ def turns_of(messages: Iterable[Message]) -> list[Turn]:
     return turns
 
 
+def group_of(kind: SetKind, line: Line) -> str | None:
+    """Return the group that a line is also counted in: a query's style, a scope line's kind, how a turn follows."""
+    if kind == "queries":
+        return line.style or None
+    if kind == "scope":
+        return line.kind or None
+    if kind == "multiturn" and line.standalone is not None:
+        return "switch" if line.standalone == line.query else "follow_up"
+    return None
+
+
 async def judge(
     labelled: LabelledSet,
     answer: Callable[[str, Sequence[Turn]], Awaitable[Outcome]],
@@ -101,37 +129,60 @@ async def judge(
     advance: Callable[[], None],
 ) -> list[Judged]:
     """Answer every line, one after the other, and judge it; `advance` is called after each."""
-    ids_by_row = {faq.row: faq.id for faq in catalog}
+    by_row = {faq.row: faq for faq in catalog}
     judged = []
     for line in labelled.lines:
+        gold = [by_row[row] for row in line.gold if row in by_row]
+        titles = tuple(faq.title for faq in gold)
         try:
             written = (await answer(line.query, turns_of(line.history))).written
         except InvalidRequest:  # nothing but punctuation, say: the doors turn it away
-            judged.append(Judged(line, "refused", 0))
+            judged.append(Judged(line, "refused", 0, titles))
         else:
-            gold = {ids_by_row[row] for row in line.gold if row in ids_by_row}
-            ranks = [rank for rank, passage in enumerate(written.passages, start=1) if passage.faq_id in gold]
-            judged.append(Judged(line, written.kind, min(ranks, default=0)))
+            ids = {faq.id for faq in gold}
+            ranks = [rank for rank, passage in enumerate(written.passages, start=1) if passage.faq_id in ids]
+            shown = (catalog.get(passage.faq_id) for passage in written.passages[:KEPT_TITLES])
+            judged.append(
+                Judged(
+                    line,
+                    written.kind,
+                    min(ranks, default=0),
+                    titles,
+                    tuple(faq.title for faq in shown if faq is not None),
+                    written.in_scope,
+                    written.found,
+                )
+            )
         advance()
     return judged
 
 
 def metrics(kind: SetKind, judged: Sequence[Judged]) -> Metrics:
-    """Return the figures of one set, shares from 0 to 1; a refused or not-found query is a miss at every k."""
-    if kind in ("queries", "multiturn"):
-        ranks = [item.rank if item.kind == "answered" else 0 for item in judged]
-        return {
-            **{f"hit@{k}": fmean(0 < rank <= k for rank in ranks) for k in (1, 3, 10)},
-            "mrr": fmean(1 / rank if rank else 0.0 for rank in ranks),
-            "refused": _share(judged, "refused"),
-            "not_found": _share(judged, "not_found"),
-        }
+    """Return the figures of one set, shares from 0 to 1; a refused or not-found query is a miss at every k.
+
+    A figure that no line counts for is left out.
+    """
+    return {name: float(found.mean()) for name, found in scores(kind, judged).items()}
+
+
+def scores(kind: SetKind, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
+    """Return for each metric the scores, 0 to 1, of the lines that count for it, in their order; it is their mean."""
     if kind == "scope":
         outside = [item for item in judged if item.line.label == "out"]
         inside = [item for item in judged if item.line.label == "in"]
-        return {"out_refused": _share(outside, "refused"), "in_kept": 1 - _share(inside, "refused")}
-    return {"not_found": _share(judged, "not_found"), "refused": _share(judged, "refused")}
+        found = {"out_refused": _are(outside, "refused"), "in_kept": 1 - _are(inside, "refused")}
+    elif kind == "unanswerable":
+        found = {"not_found": _are(judged, "not_found"), "refused": _are(judged, "refused")}
+    else:
+        ranks = np.array([item.hit_rank for item in judged], dtype=float)
+        found = {
+            **{f"hit@{k}": ((ranks > 0) & (ranks <= k)).astype(float) for k in (1, 3, 10)},
+            "mrr": np.divide(1.0, ranks, out=np.zeros_like(ranks), where=ranks > 0),
+            "refused": _are(judged, "refused"),
+            "not_found": _are(judged, "not_found"),
+        }
+    return {name: each for name, each in found.items() if len(each)}
 
 
-def _share(judged: Sequence[Judged], kind: Kind) -> float:
-    return fmean(item.kind == kind for item in judged) if judged else 0.0
+def _are(judged: Sequence[Judged], kind: Kind) -> np.ndarray:
+    return np.array([item.kind == kind for item in judged], dtype=float)

@@ -159,7 +159,10 @@ class PassagesRetrieved(Fact):
 
 
 class AnswerWritten(Fact):
-    """The answer stands; `passages` is the ranked list that it was chosen from, `sources` what is shown under it."""
+    """The answer stands; `passages` is the ranked list that it was chosen from, `sources` what is shown under it.
+
+    `in_scope` and `found` are the probabilities, 0 to 1, that the question is a seller's and that an FAQ answers it.
+    """
 
     asked: Asked
     kind: Kind
@@ -169,6 +172,8 @@ class AnswerWritten(Fact):
     passages: tuple[Passage, ...]
     degraded: bool = False
     usage: Usage = Usage()
+    in_scope: float = 1.0
+    found: float = 1.0
 
 
 class Outcome(Stop):

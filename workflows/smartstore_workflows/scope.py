@@ -34,6 +34,15 @@ class Logistic:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """How to answer a question, and the probabilities, 0 to 1, that it is in scope and that an FAQ answers it."""
+
+    kind: Kind
+    in_scope: float
+    found: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScopeModel:
     """The three judgements and their thresholds, as probabilities."""
 
@@ -59,14 +68,13 @@ class ScopeModel:
         """Return the log odds, from its vector (384,) alone, that a question is in scope."""
         return self.text.log_odds(vector)
 
-    def kind(self, text_odds: float, evidence: Evidence) -> Kind:
+    def judge(self, text_odds: float, evidence: Evidence) -> Judgement:
         """Return how the question is to be answered, given both steps' findings."""
-        found = evidence_features(evidence)
-        if _probability(self.scope.log_odds(np.append(found, text_odds))) < self.least_scope:
-            return "refused"
-        if _probability(self.found.log_odds(found)) < self.least_found:
-            return "not_found"
-        return "answered"
+        features = evidence_features(evidence)
+        in_scope = _probability(self.scope.log_odds(np.append(features, text_odds)))
+        found = _probability(self.found.log_odds(features))
+        kind: Kind = "answered" if found >= self.least_found else "not_found"
+        return Judgement(kind if in_scope >= self.least_scope else "refused", in_scope, found)
 
 
 def evidence_features(evidence: Evidence) -> np.ndarray:

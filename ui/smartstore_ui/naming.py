@@ -1,0 +1,52 @@
+"""The Korean names of what the evaluation measures, for the terminal and the report."""
+
+from smartstore_workflows.bootstrap import Interval
+from smartstore_workflows.comparing import Verdict
+from smartstore_workflows.evaluation import Judged, SetKind
+from smartstore_workflows.events import Kind
+
+SETS: dict[SetKind, str] = {
+    "queries": "검색 질문",
+    "multiturn": "이어지는 질문",
+    "scope": "범위 판단",
+    "unanswerable": "답이 없는 질문",
+}
+METRICS = {
+    "mrr": "MRR",
+    "refused": "잘못 거절",
+    "not_found": "찾지 못함",
+    "out_refused": "범위 밖을 거절",
+    "in_kept": "범위 안을 받음",
+}
+GROUPS = {"follow_up": "이어진 질문", "switch": "새 주제"}
+OUTCOMES: dict[Kind, str] = {"answered": "답변", "refused": "거절", "not_found": "찾지 못함"}
+VERDICTS: dict[Verdict, str] = {"loss": "나빠짐", "gain": "좋아짐", "unclear": "뚜렷하지 않음"}
+UNMEASURED = "–"
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name for a reader."""
+    return METRICS.get(metric, metric)
+
+
+def group_name(kind: SetKind, group: str) -> str:
+    """Return a group's name for a reader; but for conversations it is the operator's own word."""
+    return GROUPS.get(group, group) if kind == "multiturn" else group
+
+
+def share(figure: float | None) -> str:
+    """Return a share with three digits, a dash where there is none."""
+    return UNMEASURED if figure is None else f"{figure:.3f}"
+
+
+def span(interval: Interval, *, signed: bool = False) -> str:
+    """Return an interval as "0.812 ~ 0.904"."""
+    return " ~ ".join(f"{end:+.3f}" if signed else f"{end:.3f}" for end in interval)
+
+
+def how_it_went(item: Judged) -> str:
+    """Return a line's outcome, and where its gold FAQ stood when it has one."""
+    outcome = OUTCOMES[item.kind]
+    if not item.line.gold:
+        return outcome
+    return f"{outcome} · 정답은 목록의 {item.rank}위" if item.rank else f"{outcome} · 정답이 목록에 없음"

@@ -1,0 +1,140 @@
+"""Whether a run of the evaluation did better or worse than an earlier one, line by line. Only the reading does I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from smartstore_indexing.errors import InvalidRequest
+from smartstore_workflows.bootstrap import Interval, interval
+from smartstore_workflows.evaluation import Judged, LabelledSet, SetKind, scores
+from smartstore_workflows.events import Kind
+from smartstore_workflows.results import Measured
+
+Verdict = Literal["loss", "gain", "unclear"]
+# A loss of one of these fails the run. The other outcomes of a question are in its hits already.
+MAIN: dict[SetKind, tuple[str, ...]] = {
+    "queries": ("hit@1", "hit@3", "hit@10", "mrr"),
+    "multiturn": ("hit@1", "hit@3", "hit@10", "mrr"),
+    "scope": ("out_refused", "in_kept"),
+    "unanswerable": ("not_found",),
+}
+HIGHER_IS_WORSE: dict[SetKind, tuple[str, ...]] = {
+    "queries": ("refused", "not_found"),
+    "multiturn": ("refused", "not_found"),
+    "scope": (),
+    "unanswerable": ("refused",),
+}
+
+
+class EarlierLine(BaseModel):
+    """How a line went then."""
+
+    id: str
+    kind: Kind
+    rank: int = Field(ge=0)
+
+
+class EarlierSet(BaseModel):
+    """A set as it was measured then."""
+
+    file: str
+    kind: SetKind
+    lines: list[EarlierLine]
+
+
+class Baseline(BaseModel):
+    """The result of an earlier run."""
+
+    sets: list[EarlierSet]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One metric over the lines of both runs: then, now, and the 95 % interval of the difference."""
+
+    before: float
+    now: float
+    interval: Interval
+    verdict: Verdict
+    main: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One set over its `n` lines that both runs have."""
+
+    file: str
+    kind: SetKind
+    n: int
+    changes: dict[str, Change]
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether a main metric is surely worse than it was."""
+        return any(change.main and change.verdict == "loss" for change in self.changes.values())
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Return an earlier result; InvalidRequest when it cannot be read or is none."""
+    try:
+        return Baseline.model_validate_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path}: 비교할 결과 파일을 읽을 수 없습니다.") from error
+    except ValidationError as error:
+        raise InvalidRequest(f"{path.name}: `eval --output`으로 저장한 결과 파일이 아닙니다.") from error
+
+
+def check_comparable(baseline: Baseline, sets: Sequence[LabelledSet]) -> None:
+    """Raise InvalidRequest unless some set has lines in the earlier result, and each is told by its name and kind."""
+    names = [(labelled.file, labelled.kind) for labelled in sets]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("이름이 같은 평가 파일이 여럿이면 비교할 수 없습니다. 파일 이름을 다르게 해 주세요.")
+    for labelled in sets:
+        if {line.id for line in labelled.lines} & _earlier_lines(baseline, labelled.file, labelled.kind).keys():
+            return
+    raise InvalidRequest("비교할 결과 파일에 같은 평가 세트가 없습니다. 파일 이름과 줄의 id를 확인해 주세요.")
+
+
+def compare(baseline: Baseline, sets: Sequence[Measured]) -> list[Comparison]:
+    """Return how each set that both runs have changed, over the lines with the same id."""
+    compared = []
+    for measured in sets:
+        earlier = _earlier_lines(baseline, measured.file, measured.kind)
+        now = [item for item in measured.judged if item.line.id in earlier]
+        if now:
+            before = [replace(item, kind=earlier[item.line.id].kind, rank=earlier[item.line.id].rank) for item in now]
+            changes = _changes(measured.kind, before, now)
+            compared.append(Comparison(measured.file, measured.kind, len(now), changes))
+    return compared
+
+
+def _earlier_lines(baseline: Baseline, file: str, kind: SetKind) -> dict[str, EarlierLine]:
+    return {
+        line.id: line for found in baseline.sets if (found.file, found.kind) == (file, kind) for line in found.lines
+    }
+
+
+def _changes(kind: SetKind, before: Sequence[Judged], now: Sequence[Judged]) -> dict[str, Change]:
+    scores_before = scores(kind, before)
+    changes = {}
+    for name, scores_now in scores(kind, now).items():
+        low, high = interval(scores_now - scores_before[name])
+        changes[name] = Change(
+            before=float(scores_before[name].mean()),
+            now=float(scores_now.mean()),
+            interval=(low, high),
+            verdict=verdict((low, high), higher_is_worse=name in HIGHER_IS_WORSE[kind]),
+            main=name in MAIN[kind],
+        )
+    return changes
+
+
+def verdict(difference: Interval, *, higher_is_worse: bool) -> Verdict:
+    """Return "loss" or "gain" when the whole interval of a difference lies on that side of 0."""
+    low, high = difference
+    if low <= 0 <= high:
+        return "unclear"
+    return "loss" if (low > 0) == higher_is_worse else "gain"
