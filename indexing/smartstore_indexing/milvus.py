@@ -30,6 +30,9 @@ T = TypeVar("T")
 MANIFEST = "smartstore.manifest"
 NO_SUCH_ALIAS = (100, 1600)  # Milvus Lite's code, and Milvus's own
 THREADS = 8
+# Milvus Lite's server allows a ping in 5 minutes, pymilvus sends one in 10 seconds: after a long embedding the
+# connection was closed for "too many pings", and the first call failed.
+LITE_KEEPALIVE_MS = 330_000
 READ_BATCH = 1_000
 INSERT_BATCH = 2_000
 
@@ -83,7 +86,9 @@ class Collections:
     async def open(cls, *, uri: str, token: str, alias: str, timeout_seconds: float) -> Self:
         """Connect to Milvus (a file name opens Milvus Lite in this process); the timeout bounds every call."""
         with _mapped(uri):
-            client = await asyncio.to_thread(MilvusClient, uri=uri, token=token, timeout=timeout_seconds)
+            client = await asyncio.to_thread(
+                MilvusClient, uri=uri, token=token, timeout=timeout_seconds, grpc_options=_grpc_options(uri)
+            )
         return cls(client, uri=uri, token=token, alias=alias, timeout_seconds=timeout_seconds)
 
     async def close(self) -> None:
@@ -223,6 +228,7 @@ class Collections:
             scalar_field_types=[DataType.VARCHAR, DataType.VARCHAR, DataType.VARCHAR],
             batch_size=INSERT_BATCH,
             use_async_client=False,
+            grpc_options=_grpc_options(self._uri),
         )
         store.add(list(nodes))
         store.client.flush(name)  # Milvus Lite scans unflushed rows in Python: 10 times slower
@@ -247,6 +253,11 @@ class Collections:
         if name == self._current():  # Milvus Lite would drop it, and the alias with it
             raise ValueError(f"{name} is in use")
         self._client.drop_collection(name, timeout=self._timeout)
+
+
+def _grpc_options(uri: str) -> dict[str, int]:
+    """Return the options of the connection: a server is asked as pymilvus asks, Milvus Lite seldom."""
+    return {} if "://" in uri else {"grpc.keepalive_time_ms": LITE_KEEPALIVE_MS}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import unicodedata
 from collections.abc import Iterator
 
 import numpy as np
@@ -57,14 +56,12 @@ def test_any_text_embeds(e5: E5Embedding, text: str) -> None:
     ["", "\0", "\ud800\udfff", "가\0나", "\ufdfa" * 500, "가" * 100_000],
     ids=["empty", "NUL", "surrogates", "NUL inside", "ligatures", "endless"],
 )
-def test_text_that_the_engine_cannot_take_embeds_all_the_same(e5: E5Embedding, text: str) -> None:
-    # U+FDFA becomes 18 characters of the tokenizer's: 500 of them overran its buffer and ended the process.
+def test_text_that_is_hard_to_encode_embeds_all_the_same(e5: E5Embedding, text: str) -> None:
     assert np.linalg.norm(e5.get_query_embedding(text)) == pytest.approx(1, abs=1e-4)
 
 
-def test_ligature_has_the_vector_of_its_letters(e5: E5Embedding) -> None:
-    spelled_out = unicodedata.normalize("NFKC", "\ufdfa")
-    assert np.allclose(e5.get_query_embedding("인사 \ufdfa"), e5.get_query_embedding(f"인사 {spelled_out}"))
+def test_letters_that_look_the_same_have_the_same_vector(e5: E5Embedding) -> None:
+    assert np.allclose(e5.get_query_embedding("ＡＢＣ １２３"), e5.get_query_embedding("ABC 123"), atol=1e-5)
 
 
 def test_batches_keep_the_order() -> None:

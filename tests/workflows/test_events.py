@@ -67,7 +67,7 @@ EXAMPLES: list[Start | Fact | Stop] = [
     QuestionAsked(question="그럼 서류는요?", history=(TURN,), faq_id="b2", model="openai"),
     QuestionUnderstood(asked=ASKED),
     FollowUpChosen(asked=ASKED, faq_id="b2"),
-    ScopeJudged(text_odds=1.5),
+    ScopeJudged(in_scope=1.5, answerable=0.5),
     PassagesRetrieved(asked=ASKED, passages=(PASSAGE,), evidence=EVIDENCE),
     WRITTEN,
     Answered(written=WRITTEN, suggestions=(SUGGESTION,)),

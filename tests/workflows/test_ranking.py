@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from smartstore_workflows.ranking import FEATURES, RANKED, RankingModel, features_of
+from smartstore_workflows.ranking import FEATURES, RANKED, RankingModel, distinct, features_of
 
 untimed = settings(deadline=None)
 ONES = RankingModel(np.ones(len(FEATURES), dtype=np.float32))
@@ -23,7 +23,7 @@ LEXICAL = ["terms", "grams"]
 @untimed
 @given(tables)
 def test_rank_is_a_stable_permutation_by_score(features: np.ndarray) -> None:
-    places, _ = ONES.rank(features)
+    places, _ = ONES.rank(features, np.arange(len(features)))
     scores = features.sum(axis=1).tolist()
     assert places == sorted(range(len(scores)), key=lambda place: -scores[place])[:RANKED]
 
@@ -31,7 +31,7 @@ def test_rank_is_a_stable_permutation_by_score(features: np.ndarray) -> None:
 @untimed
 @given(tables)
 def test_probabilities_descend_and_sum_to_at_most_one(features: np.ndarray) -> None:
-    places, shares = ONES.rank(features)
+    places, shares = ONES.rank(features, np.arange(len(features)))
     assert len(places) == len(shares) == min(len(features), RANKED)
     assert shares == sorted(shares, reverse=True)
     assert all(0 < share <= 1 for share in shares)
@@ -42,7 +42,7 @@ def test_probabilities_descend_and_sum_to_at_most_one(features: np.ndarray) -> N
 def test_probabilities_are_those_of_the_softmax() -> None:
     features = np.zeros((3, len(FEATURES)), dtype=np.float32)
     features[1, 0], features[2, 0] = np.log(2), np.log(5)
-    places, shares = ONES.rank(features)
+    places, shares = ONES.rank(features, np.arange(3))
     assert places == [2, 1, 0]
     assert shares == pytest.approx([5 / 8, 2 / 8, 1 / 8])
 
@@ -50,9 +50,25 @@ def test_probabilities_are_those_of_the_softmax() -> None:
 def test_huge_scores_do_not_overflow() -> None:
     features = np.full((2, len(FEATURES)), 1e6, dtype=np.float32)
     features[1] = -1e6
-    places, shares = ONES.rank(features)
+    places, shares = ONES.rank(features, np.arange(2))
     assert places == [0, 1]
     assert shares == pytest.approx([1, 0])
+
+
+def test_of_equal_answers_only_the_best_is_listed() -> None:
+    scores = np.array([1.0, 4.0, 3.0, 2.0])
+    assert distinct(scores, np.array([0, 1, 1, 0]), 30) == [1, 3]
+    assert distinct(scores, np.array([0, 1, 2, 0]), 2) == [1, 2]
+
+
+@untimed
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=50))
+def test_listed_are_the_best_of_each_answer_in_their_order(items: list[tuple[int, int]]) -> None:
+    scores, answers = (np.array(column, dtype=float) for column in zip(*items, strict=True))
+    found = distinct(scores, answers, RANKED)
+    assert len({answers[place] for place in found}) == len(found) == len(set(answers.tolist()))
+    assert [scores[place] for place in found] == sorted((scores[place] for place in found), reverse=True)
+    assert all(scores[place] == scores[answers == answers[place]].max() for place in found)
 
 
 @untimed
@@ -69,8 +85,8 @@ def test_features_stay_within_their_bounds(columns: tuple[np.ndarray, ...]) -> N
     features = features_of(titles=titles, answers=answers, **dict(zip(LEXICAL, lexical, strict=True)))
     assert features.shape == (len(titles), len(FEATURES))
     assert features.dtype == np.float32
-    assert features[:, :2].max() == 0
-    assert ((features[:, 2:] >= 0) & (features[:, 2:] <= 1)).all()
+    assert features[:, 0].max() == 0
+    assert ((features[:, 1:] >= 0) & (features[:, 1:] <= 1)).all()
 
 
 def test_question_that_shares_no_word_has_features_of_zero_and_not_of_nan() -> None:

@@ -1,14 +1,20 @@
-import json
 import unicodedata
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smartstore_indexing.errors import InvalidRequest
-from smartstore_workflows.events import Turn
-from smartstore_workflows.understanding import MAX_CHARACTERS, accepts_offer, checked_question, leans, stand_alone
+from smartstore_workflows.events import Kind, Turn
+from smartstore_workflows.understanding import (
+    BEFORE_CHARACTERS,
+    MAX_CHARACTERS,
+    accepts_offer,
+    checked_question,
+    joined,
+    stand_alone,
+    topic,
+)
 
 QUESTION = "정산은 언제 되나요?"
 UNUSABLE = {
@@ -91,58 +97,10 @@ NO_PLAIN_YES = [
     ),
     *("수수료 알려줘", "다른 것도 알려줘", "okay google 날씨", "1", "네가 뭔데", "해외배송 안내해 주세요"),
 ]
-FOLLOW_UPS = [
-    *(
-        "그럼 서류는요?",
-        "그러면 얼마나 걸려요?",
-        "그건 어디서 해요?",
-        "그거 취소할 수 있어요?",
-        "거기서 수정도 되나요?",
-        "교환일 때는요?",
-    ),
-    *(
-        "해외는요?",
-        "수수료는요?",
-        "개인 판매자도요?",
-        "반려되면요?",
-        "법인인 경우는요?",
-        "앱에서는요?",
-        "만약 늦으면 어떻게 돼요?",
-    ),
-    *(
-        "둘 다 필요한가요?",
-        "근데 오늘 건 왜 안 나와요?",
-        "그런데 언제부터 적용돼요?",
-        "이건 무료인가요?",
-        "아까 말한 메뉴가 안 보여요",
-    ),
-    *(
-        "그때 수수료도 돌려받나요?",
-        "그 다음은 뭘 해요?",
-        "반대로 판매자가 취소하면 어떻게 되나요?",
-        "또 필요한 게 있나요?",
-    ),
-]
-NEW_TOPICS = [
-    *("정산은 언제 되나요?", "미성년자도 가입할 수 있나요?", "쿠폰은 어디서 만들어요?", "스토어 이름을 바꾸고 싶어요"),
-    *(
-        "건강기능식품 판매 권한은 어디서 신청하나요?",
-        "쌀을 팔 때 부가세 항목은 면세로 골라야 하나요?",
-        "반품 배송비는 누가 내나요",
-    ),
-    *(
-        "상품이 검색에 안 나와요",
-        "빠른정산이 뭔가요?",
-        "그림을 팔려면 어떤 허가가 필요해요?",
-        "그릇을 팔고 싶은데 카테고리가 뭐예요?",
-    ),
-    *("주문이 많아요", "오늘 저녁 맛집 추천해 줄래?", "송장번호 입력 방법", "또래오래 상표를 써도 되나요?"),
-]
-MULTITURN = Path(__file__).parent.parent / "data" / "sample_multiturn.jsonl"
 
 
-def turn(*offered: str, standalone: str = QUESTION) -> Turn:
-    return Turn(question=QUESTION, standalone=standalone, answer="답", kind="answered", offered=offered)
+def turn(*offered: str, standalone: str = QUESTION, kind: Kind = "answered") -> Turn:
+    return Turn(question=QUESTION, standalone=standalone, answer="답", kind=kind, offered=offered)
 
 
 @pytest.mark.parametrize("text", UNUSABLE.values(), ids=UNUSABLE)
@@ -212,38 +170,31 @@ def test_long_run_of_blanks_is_seen_through_at_once() -> None:
     assert accepts_offer("네" + " ," * 1_000 + "가", [turn("first")]) is None
 
 
-@pytest.mark.parametrize("question", FOLLOW_UPS)
-def test_follow_up_is_joined_to_the_question_before_it(question: str) -> None:
-    assert leans(question)
-    assert stand_alone(question, [turn(standalone="먼저"), turn()]) == f"{QUESTION} {question}"
+def test_follow_up_leans_on_the_last_turn_that_was_not_refused() -> None:
+    first, second, refused = turn(standalone="먼저"), turn(standalone="다음"), turn(kind="refused")
+    assert topic([first, second, refused]) == second
+    assert topic([refused]) is None
+    assert topic([]) is None
 
 
-@pytest.mark.parametrize("question", NEW_TOPICS)
-def test_new_topic_stays_as_it_is(question: str) -> None:
-    assert not leans(question)
-    assert stand_alone(question, [turn()]) == question
+def test_follow_up_stands_behind_the_question_before_it() -> None:
+    assert stand_alone("그럼 서류는요?", turn()) == f"{QUESTION} 그럼 서류는요?"
+    assert joined(turn(), "그럼 서류는요?") == f"{QUESTION} | 그럼 서류는요?"
 
 
-@pytest.mark.parametrize("question", FOLLOW_UPS)
-def test_first_question_stays_as_it_is(question: str) -> None:
-    assert stand_alone(question, []) == question
-
-
-def test_topic_switches_of_the_sample_stay_as_they_are() -> None:
-    lines = [json.loads(line) for line in MULTITURN.read_text(encoding="utf-8").splitlines()]
-    switches = [line["query"] for line in lines if line["query"] == line["standalone"]]
-    assert len(switches) >= 5
-    assert [query for query in switches if leans(query)] == []
+def test_of_a_long_question_before_only_the_end_is_embedded() -> None:
+    before = turn(standalone="가" * 500 + "끝")
+    assert joined(before, "왜요?") == "가" * (BEFORE_CHARACTERS - 1) + "끝 | 왜요?"
 
 
 def test_follow_up_of_a_follow_up_keeps_the_topic() -> None:
-    first = stand_alone("그럼 서류는요?", [turn()])
-    assert stand_alone("기간은요?", [turn(), turn(standalone=first)]) == f"{QUESTION} 그럼 서류는요? 기간은요?"
+    first = stand_alone("그럼 서류는요?", turn())
+    assert stand_alone("기간은요?", turn(standalone=first)) == f"{QUESTION} 그럼 서류는요? 기간은요?"
 
 
 def test_follow_ups_of_follow_ups_stay_bounded() -> None:
     standalone = QUESTION
     for place in range(500):
-        standalone = stand_alone(f"그럼 {place}번은요?", [turn(standalone=standalone)])
+        standalone = stand_alone(f"그럼 {place}번은요?", turn(standalone=standalone))
     assert len(standalone) <= MAX_CHARACTERS
     assert standalone.endswith("그럼 499번은요?")

@@ -117,6 +117,12 @@ def parser() -> argparse.ArgumentParser:
         "--misses", metavar="N", type=count, default=0, help="세트마다 가장 나쁜 N건을 보여 줍니다."
     )
 
+    evaluate.options.add_argument(
+        "--cv",
+        action="store_true",
+        help="순위와 문턱값을 다른 묶음의 줄로 맞춘 값(5겹 교차 검증)도 함께 보여 줍니다.",
+    )
+
     commands.add_parser(
         "doctor",
         help="설정과 연결 상태를 점검합니다.",
@@ -168,7 +174,9 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "eval":
         from smartstore_ui.evaluating import Wanted, run_eval
 
-        wanted = Wanted(chosen.json, chosen.output, chosen.html, chosen.baseline, chosen.misses)
+        wanted = Wanted(
+            chosen.json, chosen.output, chosen.html, chosen.baseline, chosen.misses, cross_validated=chosen.cv
+        )
         return run_eval(chosen.files, wanted)
     from smartstore_ui.diagnosing import run_doctor
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from smartstore_ui import naming
 from smartstore_ui.exit_codes import SIGNIFICANT_LOSS
 from smartstore_ui.writing import check_target, write_whole
 from smartstore_workflows import Chatbot
+from smartstore_workflows.app import Services
 from smartstore_workflows.comparing import Comparison, check_comparable, compare, read_baseline
-from smartstore_workflows.evaluation import LabelledSet, judge, read_set
+from smartstore_workflows.crossvalidating import cases, cross_validated
+from smartstore_workflows.evaluation import LabelledSet, judge, metrics, read_set
 from smartstore_workflows.misses import misses
 from smartstore_workflows.results import Evaluation, Measured, as_json, measure
 
@@ -35,6 +37,7 @@ class Wanted:
     html: Path | None = None
     baseline: Path | None = None
     misses: int = 0
+    cross_validated: bool = False
 
 
 def run_eval(files: Sequence[Path], wanted: Wanted) -> int:
@@ -48,7 +51,7 @@ def run_eval(files: Sequence[Path], wanted: Wanted) -> int:
     if wanted.html:
         check_target(wanted.html, [*files, wanted.baseline, wanted.output])
     page = _page() if wanted.html else None
-    evaluation = asyncio.run(_measure(sets))
+    evaluation = asyncio.run(_measure(sets, cross_validate=wanted.cross_validated))
     comparisons = compare(baseline, evaluation.sets) if baseline else []
     try:
         _write(evaluation, comparisons, wanted, page)
@@ -63,7 +66,7 @@ def _page() -> Page:
     return page
 
 
-async def _measure(sets: Sequence[LabelledSet]) -> Evaluation:
+async def _measure(sets: Sequence[LabelledSet], *, cross_validate: bool) -> Evaluation:
     async with Chatbot(load_settings()) as bot:
         snapshot = await bot.services.reader.snapshot()
         console = Console(stderr=True)
@@ -74,7 +77,21 @@ async def _measure(sets: Sequence[LabelledSet]) -> Evaluation:
                 bar = partial(bars.update, bars.add_task(escape(labelled.file), total=len(labelled.lines)), advance=1)
                 judged = await judge(labelled, bot.outcome, snapshot.catalog, advance=bar)
                 measured.append(measure(labelled, judged))
+        if cross_validate:
+            measured = await _cross_validated(bot.services, measured)
     return Evaluation(snapshot.manifest.faqs, snapshot.manifest.version, measured)
+
+
+async def _cross_validated(services: Services, sets: Sequence[Measured]) -> list[Measured]:
+    found = [await cases(measured.judged, services.retriever) for measured in sets]
+    scope = services.scope
+    folded = await asyncio.to_thread(
+        cross_validated, found, least_scope=scope.least_scope, least_found=scope.least_found
+    )
+    return [
+        replace(measured, cross_validated=metrics(measured.kind, judged))
+        for measured, judged in zip(sets, folded, strict=True)
+    ]
 
 
 def _json(evaluation: Evaluation) -> str:
@@ -110,9 +127,11 @@ def _print(evaluation: Evaluation, comparisons: Sequence[Comparison], wanted: Wa
 
 def _print_measured(console: Console, measured: Measured) -> None:
     _say(console, f"\n{measured.file} · {naming.SETS[measured.kind]} {len(measured.judged):,}건")
-    table = _table("지표", "값", "95% 구간")
+    folded = measured.cross_validated
+    table = _table("지표", "값", "95% 구간", *(["교차 검증"] if folded else []))
     for name, figure in measured.metrics.items():
-        table.add_row(naming.metric_name(name), naming.share(figure), naming.span(measured.intervals[name]))
+        beside = [naming.share(folded[name])] if folded else []
+        table.add_row(naming.metric_name(name), naming.share(figure), naming.span(measured.intervals[name]), *beside)
     console.print(table)
     if measured.groups:
         names = list(measured.metrics)

@@ -103,11 +103,17 @@ def _finding(curve: Curve, plots: _Plots) -> str:
 
 
 def _metrics(measured: Measured) -> str:
+    folded = measured.cross_validated
     rows = (
-        [naming.metric_name(name), naming.share(figure), naming.span(measured.intervals[name])]
+        [
+            naming.metric_name(name),
+            naming.share(figure),
+            naming.span(measured.intervals[name]),
+            *([naming.share(folded[name])] if folded else []),
+        ]
         for name, figure in measured.metrics.items()
     )
-    return _table(["지표", "값", "95% 구간"], rows)
+    return _table(["지표", "값", "95% 구간", *(["교차 검증"] if folded else [])], rows)
 
 
 def _groups(measured: Measured) -> str:

@@ -42,16 +42,18 @@ from smartstore_workflows.events import (
     StageName,
     StageStarted,
     TokenStreamed,
+    Turn,
     Usage,
 )
 from smartstore_workflows.extracting import extract, pieces, plain
+from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.masking import mask
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
 from smartstore_workflows.retrieving import FaqRetriever
-from smartstore_workflows.scope import Judgement, ScopeModel
+from smartstore_workflows.scope import Judgement, ScopeModel, TextJudgement
 from smartstore_workflows.suggesting import suggest
-from smartstore_workflows.understanding import accepts_offer, stand_alone
+from smartstore_workflows.understanding import accepts_offer, joined, stand_alone, topic
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
 from smartstore_workflows.words import bridge_terms
 
@@ -72,6 +74,7 @@ class AnswerWorkflow(Workflow):
         vectors: QueryVectors,
         morphemes: Morphemes,
         scope: ScopeModel,
+        follow_ups: FollowUpModel,
         model: AnswerModel | None,
         timeout_seconds: float,
     ) -> None:
@@ -83,6 +86,7 @@ class AnswerWorkflow(Workflow):
         self._vectors = vectors
         self._morphemes = morphemes
         self._scope = scope
+        self._follow_ups = follow_ups
         self._model = model
 
     @step(num_workers=1)
@@ -91,21 +95,31 @@ class AnswerWorkflow(Workflow):
         async with stage(ctx, "understand"):
             question = mask(ev.question)
             chosen = ev.faq_id or accepts_offer(question, ev.history)
-            standalone = question if chosen else stand_alone(question, ev.history)
-            asked = Asked(question=question, standalone=standalone, history=ev.history, faq_id=chosen, model=ev.model)
+            before = None if chosen else await self._leans_on(question, ev.history)
+            asked = Asked(
+                question=question,
+                standalone=stand_alone(question, before) if before else question,
+                before=before,
+                history=ev.history,
+                faq_id=chosen,
+                model=ev.model,
+            )
             return FollowUpChosen(asked=asked, faq_id=chosen) if chosen else QuestionUnderstood(asked=asked)
 
     @step(num_workers=1)
     async def filter(self, ctx: Context, ev: QuestionUnderstood) -> ScopeJudged:
         """Judge by its text whether the question is a SmartStore seller's."""
         async with stage(ctx, "filter"):
-            return ScopeJudged(text_odds=self._scope.text_odds(await self._vectors.of(ev.asked.standalone)))
+            before = ev.asked.before
+            text = joined(before, ev.asked.question) if before else ev.asked.question
+            judged = self._scope.judge_text(await self._vectors.of(text))
+            return ScopeJudged(in_scope=judged.in_scope, answerable=judged.answerable)
 
     @step(num_workers=1)
     async def retrieve(self, ctx: Context, ev: QuestionUnderstood) -> PassagesRetrieved:
         """Search the FAQs."""
         async with stage(ctx, "retrieve"):
-            found = await self._retriever.retrieve(ev.asked.standalone)
+            found = await self._retriever.retrieve(ev.asked.question, ev.asked.before)
             return PassagesRetrieved(asked=ev.asked, passages=tuple(found.passages), evidence=found.evidence)
 
     @step(num_workers=1)
@@ -122,7 +136,7 @@ class AnswerWorkflow(Workflow):
                 return None
             judged, found = both
             asked, passages = found.asked, found.passages
-            judgement = self._scope.judge(judged.text_odds, found.evidence)
+            judgement = self._scope.judge(TextJudgement(judged.in_scope, judged.answerable), found.evidence)
         async with stage(ctx, "synthesize"):
             catalog = await self._retriever.catalog()
             unjudged = await self._write(ctx, asked, judgement.kind, passages, catalog)
@@ -141,6 +155,14 @@ class AnswerWorkflow(Workflow):
                 bridges = await self._retriever.titled_with(bridge_terms(nouns))
             offers = suggest(ev.kind, catalog, ev.citations, ev.passages, ev.asked.history, bridges)
             return KINDS[ev.kind](written=ev, suggestions=tuple(offers))
+
+    async def _leans_on(self, question: str, history: Sequence[Turn]) -> Turn | None:
+        """Return the turn that a question leans on; None when it stands alone."""
+        before = topic(history)
+        if before is None:
+            return None
+        alone, within = await asyncio.gather(self._vectors.of(question), self._vectors.of(joined(before, question)))
+        return before if self._follow_ups.leans(alone, within) else None
 
     async def _write(
         self, ctx: Context, asked: Asked, kind: Kind, passages: tuple[Passage, ...], catalog: Catalog

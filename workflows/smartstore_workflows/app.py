@@ -12,6 +12,7 @@ from smartstore_indexing.milvus import Collections
 from smartstore_indexing.reading import IndexReader
 from smartstore_indexing.settings import Settings
 from smartstore_workflows.answering import AnswerWorkflow
+from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.memory import ConversationStore
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.ranking import RankingModel
@@ -33,6 +34,7 @@ class Services:
     vectors: QueryVectors
     morphemes: Morphemes
     conversations: ConversationStore
+    scope: ScopeModel
     model: AnswerModel | None
     workflow: AnswerWorkflow
 
@@ -71,11 +73,13 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             morphemes=morphemes,
             ranking=RankingModel.shipped(),
         )
+        scope = ScopeModel.shipped()
         workflow = AnswerWorkflow(
             retriever=retriever,
             vectors=vectors,
             morphemes=morphemes,
-            scope=ScopeModel.shipped(),
+            scope=scope,
+            follow_ups=FollowUpModel.shipped(),
             model=model,
             timeout_seconds=settings.question_timeout_seconds,
         )
@@ -90,6 +94,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             vectors=vectors,
             morphemes=morphemes,
             conversations=conversations,
+            scope=scope,
             model=model,
             workflow=workflow,
         )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smartstore_indexing.errors import InvalidRequest
 from smartstore_indexing.faq import Catalog
-from smartstore_workflows.events import Kind, Outcome, Turn
+from smartstore_workflows.events import Asked, Kind, Outcome, Turn
 
 SetKind = Literal["queries", "multiturn", "scope", "unanswerable"]
 Metrics = dict[str, float]
@@ -58,7 +58,7 @@ class Judged:
     """How one line went: the outcome's kind, and the rank of the best gold FAQ in the ranked list, from 1 (0: none).
 
     `gold` are the titles of the gold FAQs, `top` those of the first three that were found; `in_scope` and `found` are
-    the workflow's probabilities, both 0 where the question was turned away unread.
+    the workflow's probabilities, both 0 where the question was turned away unread; `asked` is how it was understood.
     """
 
     line: Line
@@ -68,6 +68,7 @@ class Judged:
     top: tuple[str, ...] = ()
     in_scope: float = 0.0
     found: float = 0.0
+    asked: Asked | None = None
 
     @property
     def hit_rank(self) -> int:
@@ -139,18 +140,19 @@ async def judge(
         except InvalidRequest:  # nothing but punctuation, say: the doors turn it away
             judged.append(Judged(line, "refused", 0, titles))
         else:
-            ids = {faq.id for faq in gold}
-            ranks = [rank for rank, passage in enumerate(written.passages, start=1) if passage.faq_id in ids]
-            shown = (catalog.get(passage.faq_id) for passage in written.passages[:KEPT_TITLES])
+            answers = {faq.answer for faq in gold}  # of equal answers only one is listed
+            listed = [catalog.get(passage.faq_id) for passage in written.passages]
+            ranks = [rank for rank, faq in enumerate(listed, start=1) if faq is not None and faq.answer in answers]
             judged.append(
                 Judged(
                     line,
                     written.kind,
                     min(ranks, default=0),
                     titles,
-                    tuple(faq.title for faq in shown if faq is not None),
+                    tuple(faq.title for faq in listed[:KEPT_TITLES] if faq is not None),
                     written.in_scope,
                     written.found,
+                    written.asked,
                 )
             )
         advance()

@@ -75,7 +75,6 @@ class Evidence(Value):
     """How well the best FAQs fit a question, in figures that compare between questions; cosines are -1 to 1."""
 
     best_cosine: float  # over both parts of all FAQs
-    title_cosine: float  # over the titles
     lead: float  # how far the best FAQ's cosine is above the tenth's
     terms_found: float  # the first FAQ's share of the BM25 score that one equal to the question would have
     grams_found: float  # the same for character bigrams
@@ -109,11 +108,13 @@ class Usage(Value):
 class Asked(Value):
     """What is being answered, personal data masked: the question as asked, and as it stands without its conversation.
 
-    `faq_id` is set when an offered follow-up was chosen; `history` is the conversation so far, oldest first.
+    `before` is the turn that the question leans on, None when it stands alone. `faq_id` is set when an offered
+    follow-up was chosen; `history` is the conversation so far, oldest first.
     """
 
     question: str
     standalone: str
+    before: Turn | None = None
     history: tuple[Turn, ...] = ()
     faq_id: str | None = None
     model: str
@@ -145,9 +146,10 @@ class FollowUpChosen(Fact):
 
 
 class ScopeJudged(Fact):
-    """The question's text was judged: the log odds that a seller asks about SmartStore; above 0 is in scope."""
+    """The question's text was judged: margins, above 0 for a seller's question, and for one that an FAQ may answer."""
 
-    text_odds: float
+    in_scope: float
+    answerable: float
 
 
 class PassagesRetrieved(Fact):

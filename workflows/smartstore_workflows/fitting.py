@@ -1,18 +1,21 @@
-"""Fit the weights of the ranking and of the scope judgement; needs the development packages (scikit-learn).
+"""Fit what ships as weights; needs the development packages (scikit-learn), and the FAQ meant as the index in use.
 
-    python -m smartstore_workflows.fitting ranking
-    python -m smartstore_workflows.fitting scope QUERIES.jsonl UNANSWERABLE.jsonl
+    python -m smartstore_workflows.fitting ranking QUERIES
+    python -m smartstore_workflows.fitting scope QUERIES UNANSWERABLE LABELLED...
+    python -m smartstore_workflows.fitting follow-ups
 
-`ranking` fits to the project's own training_queries.jsonl over the sample FAQ, which must be the index in use, prints
-cross-validated figures and writes ranking.json. `scope` fits to the project's own scope_lines.jsonl over the index in
-use, places the thresholds by labelled files over that index, and writes scope.json.
+Files have the forms of `smartstore eval`. `ranking` fits to QUERIES, prints cross-validated figures and writes
+ranking.json. `scope` trains its machines on the project's own scope_lines.jsonl and training_queries.jsonl and on
+QUERIES and UNANSWERABLE, fits how they are weighed against what the search found, places the thresholds by the LABELLED
+files, which it has not been trained on, and writes scope.npz and scope.json. `follow-ups` trains on the project's own
+follow_up_lines.jsonl and writes follow_ups.json.
 """
 
 import asyncio
 import json
+import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,74 +23,52 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.svm import SVC
 
 from smartstore_indexing.settings import load_settings
 from smartstore_workflows.app import Services, build
+from smartstore_workflows.classifying import KernelMachine
 from smartstore_workflows.evaluation import Line, read_set
+from smartstore_workflows.events import Evidence, Turn
+from smartstore_workflows.follow_ups import LEAST, follow_up_features
+from smartstore_workflows.learning import FOLDS, RankedQuestion, fit_ranking, found_threshold, scope_threshold
 from smartstore_workflows.ranking import FEATURES
-from smartstore_workflows.scope import evidence_features
+from smartstore_workflows.scope import TextJudgement, found_features, scope_features
+from smartstore_workflows.understanding import joined
 
 Array = np.ndarray
 HERE = Path(str(resources.files("smartstore_workflows")))
-FOLDS = 5
-STEPS, STEP_SIZE, PENALTY = 300, 0.1, 0.02
-KEPT_QUERIES = 0.99  # the share of labelled questions that the scope threshold lets through
-FOUND_QUERIES = 0.99  # and of those, the share that the found threshold answers
+MACHINE_STRENGTH = 10.0  # SVC's C; 3 tells as well, 1 worse
+STRENGTH, FOLLOW_UP_STRENGTH = 1.0, 0.01  # LogisticRegression's C
+SWITCHES = 1_300  # made by program: a question after one about something else
+INSIDE = "in"
 
 
-@dataclass(frozen=True, slots=True)
-class RankedQuery:
-    """The features (n, 4) of all FAQs for one labelled query, which of them are gold (n,), and its first gold row."""
-
-    features: Array
-    gold: Array
-    row: int
-
-
-def fit_ranking(queries: Sequence[RankedQuery]) -> Array:
-    """Return the weights (4,) of greatest softmax likelihood of the gold FAQs (ListNet, Cao et al. 2007)."""
-    weights = np.zeros(len(FEATURES))
-    mean, square = np.zeros_like(weights), np.zeros_like(weights)
-    for step in range(1, STEPS + 1):
-        gradient = PENALTY * weights
-        for query in queries:
-            scores = query.features @ weights
-            odds = np.exp(scores - scores.max())
-            probability = odds / odds.sum()
-            target = probability * query.gold
-            gradient = gradient + query.features.T @ (probability - target / target.sum()) / len(queries)
-        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2  # Adam, Kingma & Ba 2015
-        weights = weights - STEP_SIZE * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
-    return weights
+def machine(vectors: Array, labels: Array) -> KernelMachine:
+    """Return a support vector machine trained on vectors (n, k) and their labels (n,), classes weighed alike."""
+    mean, scale = vectors.mean(0), vectors.std(0) + 1e-9
+    gamma = 1 / vectors.shape[1]
+    trained = SVC(C=MACHINE_STRENGTH, gamma=gamma, class_weight="balanced").fit((vectors - mean) / scale, labels)
+    return KernelMachine(
+        trained.support_vectors_, trained.dual_coef_[0], float(trained.intercept_[0]), mean, scale, gamma
+    )
 
 
-def ranks(queries: Sequence[RankedQuery], weights: Array) -> list[int]:
-    """Return the rank of each query's best gold FAQ, from 1."""
-    found = []
-    for query in queries:
-        order = np.argsort(-(query.features @ weights), kind="stable")
-        found.append(int(np.nonzero(query.gold[order])[0][0]) + 1)
+def margins(trained: KernelMachine, vectors: Array) -> Array:
+    """Return the margins (n,) of vectors (n, k)."""
+    return np.array([trained.margin(vector) for vector in vectors])
+
+
+def unseen_margins(vectors: Array, labels: Array) -> Array:
+    """Return each vector's margin by a machine that was trained on other folds."""
+    found = np.zeros(len(labels))
+    for seen, unseen in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(vectors, labels):
+        found[unseen] = margins(machine(vectors[seen], labels[seen]), vectors[unseen])
     return found
-
-
-def cross_validated_ranks(queries: Sequence[RankedQuery]) -> list[int]:
-    """Return the ranks when each fold is scored by weights fitted on the others; folds are grouped by gold row."""
-    found: list[int] = []
-    for fold in range(FOLDS):
-        weights = fit_ranking([query for query in queries if query.row % FOLDS != fold])
-        found += ranks([query for query in queries if query.row % FOLDS == fold], weights)
-    return found
-
-
-def hits(found: Sequence[int]) -> str:
-    """Return hit@1, hit@3, hit@10 and MRR as a line."""
-    shares = [float(np.mean([rank <= k for rank in found])) for k in (1, 3, 10)]
-    mrr = float(np.mean([1 / rank for rank in found]))
-    return "hit@1 {:.3f} hit@3 {:.3f} hit@10 {:.3f} MRR {:.3f}".format(*shares, mrr)
 
 
 def logistic(features: Array, labels: Array, strength: float) -> tuple[dict[str, Any], Array]:
-    """Return a balanced logistic model over raw features as scope.json stores it, and its out-of-fold log odds."""
+    """Return a balanced logistic model over raw features as it is stored, and its out-of-fold log odds (n,)."""
     mean, scale = features.mean(0), features.std(0) + 1e-9
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5_000)
     standard = (features - mean) / scale
@@ -99,79 +80,150 @@ def logistic(features: Array, labels: Array, strength: float) -> tuple[dict[str,
     return {"weights": [round(float(weight), 5) for weight in weights], "bias": round(bias, 5)}, odds
 
 
-def log_odds(model: dict[str, Any], features: Array) -> Array:
-    """Return the log odds (n,) that a stored model gives features (n, k)."""
-    return np.asarray(features @ np.array(model["weights"]) + model["bias"])
-
-
 def probability(odds: Array) -> Array:
     """Return log odds as probabilities."""
     return np.asarray(1 / (1 + np.exp(-odds)))
 
 
-async def ranked_queries(services: Services, lines: Sequence[Line]) -> list[RankedQuery]:
-    """Return labelled queries with the features of all FAQs of the index in use."""
-    rows = [faq.row for faq in (await services.reader.snapshot()).catalog]
-    found = []
-    for line in lines:
-        features = (await services.retriever.retrieve(line.query)).features.astype(float)
-        found.append(RankedQuery(features, np.isin(rows, line.gold), line.gold[0]))
-    return found
+def scope_lines() -> list[Line]:
+    """Return the project's own lines in and out of scope."""
+    stored = (json.loads(text) for text in (HERE / "scope_lines.jsonl").read_text("utf-8").splitlines())
+    return [Line(id=str(place), query=line["text"], label=line["label"]) for place, line in enumerate(stored)]
 
 
-async def collect(services: Services, texts: Sequence[str]) -> tuple[Array, Array]:
-    """Return the vectors (n, 384) and the evidence (n, 5) of questions."""
-    vectors = np.array([await services.vectors.of(text) for text in texts])
-    evidence = [evidence_features((await services.retriever.retrieve(text)).evidence) for text in texts]
-    return vectors, np.array(evidence)
+async def vectors_of(services: Services, texts: Sequence[str]) -> Array:
+    """Return the vectors (n, 384) of questions."""
+    return np.array([await services.vectors.of(text) for text in texts])
 
 
-async def fit_ranking_file() -> None:
+async def evidence_of(services: Services, lines: Sequence[Line]) -> list[Evidence]:
+    """Return what the search finds for each line."""
+    return [(await services.retriever.retrieve(line.query)).evidence for line in lines]
+
+
+async def fit_ranking_file(queries: Path) -> None:
     """Fit the ranking and write ranking.json."""
     async with build(load_settings()) as services:
-        queries = await ranked_queries(services, read_set(HERE / "training_queries.jsonl").lines)
-    weights = fit_ranking(queries)
-    sys.stdout.write(f"ranking, n {len(queries)}: in sample {hits(ranks(queries, weights))}\n")
-    sys.stdout.write(f"  cross-validated {hits(cross_validated_ranks(queries))}\n")
+        questions = []
+        for line in read_set(queries).lines:
+            found = await services.retriever.retrieve(line.query)
+            answers = {faq.answer for faq in found.catalog if faq.row in line.gold}
+            gold = np.array([faq.answer in answers for faq in found.catalog])
+            if gold.any():
+                questions.append(RankedQuestion(found.features.astype(float), gold, line.gold[0]).contenders())
+    weights = fit_ranking(questions)
+    _say(f"ranking, n {len(questions)}: in sample {_hits([_rank(question, weights) for question in questions])}")
+    unseen = []
+    for fold in range(FOLDS):
+        seen = fit_ranking([question for question in questions if question.row % FOLDS != fold])
+        unseen += [_rank(question, seen) for question in questions if question.row % FOLDS == fold]
+    _say(f"  cross-validated {_hits(unseen)}")
     stored = {name: round(float(weight), 3) for name, weight in zip(FEATURES, weights, strict=True)}
-    (HERE / "ranking.json").write_text(json.dumps({"weights": stored}, indent=1) + "\n", "utf-8")
+    _write("ranking.json", {"weights": stored})
 
 
-async def fit_scope_file(queries: Path, unanswerable: Path) -> None:
-    """Fit the scope judgement and write scope.json."""
-    lines = [json.loads(text) for text in (HERE / "scope_lines.jsonl").read_text("utf-8").splitlines()]
-    inside = np.array([line["label"] == "in" for line in lines])
+async def fit_scope_files(queries: Path, unanswerable: Path, labelled: Sequence[Path]) -> None:
+    """Fit the scope judgement and write scope.npz and scope.json."""
+    lines, sets = scope_lines(), [read_set(path) for path in labelled]
+    asked, unanswered = read_set(queries).lines, read_set(unanswerable).lines
+    more = [*read_set(HERE / "training_queries.jsonl").lines, *asked, *unanswered]
+    judged = [line for found in sets for line in found.lines]
     async with build(load_settings()) as services:
         embedder = (await services.reader.snapshot()).manifest.embedder
-        vectors, evidence = await collect(services, [line["text"] for line in lines])
-        asked = await collect(services, [line.query for line in read_set(queries).lines])
-        unanswered = await collect(services, [line.query for line in read_set(unanswerable).lines])
-    text, text_odds = logistic(vectors, inside, strength=0.003)
-    scope, scope_odds = logistic(np.column_stack([evidence, text_odds]), inside, strength=1.0)
-    query_odds = log_odds(scope, np.column_stack([asked[1], log_odds(text, asked[0])]))
-    least_scope = float(np.quantile(probability(query_odds), 1 - KEPT_QUERIES))
-    refused = probability(scope_odds) < least_scope
-    sys.stdout.write(
-        f"scope, n {len(lines)}, out of fold: out refused {refused[~inside].mean():.3f}, "
-        f"in kept {1 - refused[inside].mean():.3f}, threshold {least_scope:.3f}\n"
+        vectors = await vectors_of(services, [line.query for line in (*lines, *more)])
+        evidence, told = await evidence_of(services, lines), await evidence_of(services, [*asked, *unanswered])
+        judged_vectors = await vectors_of(services, [line.query for line in judged])
+        judged_evidence = await evidence_of(services, judged)
+    inside = np.array([line.label == INSIDE for line in lines] + [True] * len(more))
+    own = inside[: len(lines)]
+    text = machine(vectors, inside)
+    unseen = unseen_margins(vectors, inside)[: len(lines)]
+    telling = vectors[-len(asked) - len(unanswered) :]
+    asks = np.arange(len(telling)) < len(asked)
+    answerable, unseen_asks = machine(telling, asks), unseen_margins(telling, asks)
+    weighed_found = [found_features(TextJudgement(0.0, at), found) for at, found in zip(unseen_asks, told, strict=True)]
+    texts = [TextJudgement(text.margin(vector), answerable.margin(vector)) for vector in judged_vectors]
+
+    weighed = [scope_features(TextJudgement(at, 0.0), found) for at, found in zip(unseen, evidence, strict=True)]
+    scope, odds = logistic(np.array(weighed), own, STRENGTH)
+    chances = probability(log_odds(scope, [scope_features(*both) for both in zip(texts, judged_evidence, strict=True)]))
+    real = np.array([line.label == INSIDE or bool(line.gold) for line in judged])
+    strange = np.array([line.label == "out" for line in judged])
+    least_scope = scope_threshold(chances[real], chances[strange])
+    _say(f"scope, own lines out of fold, n {len(lines)}: {_kept(probability(odds), own, ~own, least_scope)}")
+    _say(
+        f"  labelled, n {(real | strange).sum()}: {_kept(chances, real, strange, least_scope)}, least {least_scope:.3f}"
     )
-    answerable = np.r_[np.ones(len(asked[1])), np.zeros(len(unanswered[1]))].astype(bool)
-    found, found_odds = logistic(np.r_[asked[1], unanswered[1]], answerable, strength=0.1)
-    least_found = float(np.quantile(probability(found_odds[answerable]), 1 - FOUND_QUERIES))
-    not_found = probability(found_odds) < least_found
-    sys.stdout.write(
-        f"found, n {len(answerable)}, out of fold: unanswerable not found {not_found[~answerable].mean():.3f}, "
-        f"answerable not found {not_found[answerable].mean():.3f}, threshold {least_found:.3f}\n"
-    )
+
+    found, _ = logistic(np.array(weighed_found), asks, STRENGTH)
+    odds = log_odds(found, [found_features(*both) for both in zip(texts, judged_evidence, strict=True)])
+    known = np.array([bool(line.gold) for line in judged])
+    unknown = ~known & np.array([line.label is None for line in judged])
+    least_found = found_threshold(probability(odds[known]))
+    kept = _kept(probability(odds), known, unknown, least_found)
+    _say(f"found, labelled, n {(known | unknown).sum()}: {kept}, least {least_found:.3f}")
+    with (HERE / "scope.npz").open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **text.arrays("text"), **answerable.arrays("answerable"))
     thresholds = {"least_scope": round(least_scope, 4), "least_found": round(least_found, 4)}
-    model = {"embedder": embedder, **thresholds, "scope": scope, "found": found, "text": text}
-    (HERE / "scope.json").write_text(json.dumps(model) + "\n", "utf-8")
+    _write("scope.json", {"embedder": embedder, **thresholds, "scope": scope, "found": found})
+
+
+async def fit_follow_ups_file() -> None:
+    """Fit what tells follow-ups from new topics and write follow_ups.json."""
+    chance = random.Random(0)  # noqa: S311
+    lines = [json.loads(text) for text in (HERE / "follow_up_lines.jsonl").read_text("utf-8").splitlines()]
+    alone = [line.query for line in read_set(HERE / "training_queries.jsonl").lines]
+    before = [chance.choice(lines)["before"] for _ in range(SWITCHES)]
+    pairs = [(line["before"], line["question"], line["leans"]) for line in lines]
+    pairs += [(first, then, False) for first, then in zip(before, chance.sample(alone, SWITCHES), strict=True)]
+    async with build(load_settings()) as services:
+        features = []
+        for first, then, _ in pairs:
+            turn = Turn(question=first, standalone=first, answer="", kind="answered")
+            vectors = await services.vectors.of(then), await services.vectors.of(joined(turn, then))
+            features.append(follow_up_features(*vectors))
+    leans = np.array([leaning for *_, leaning in pairs])
+    model, odds = logistic(np.array(features), leans, FOLLOW_UP_STRENGTH)
+    share = (odds >= LEAST)[leans].mean(), (odds < LEAST)[~leans].mean()
+    _say(f"follow-ups, out of fold, n {len(leans)}: leaning told {share[0]:.3f}, standing alone told {share[1]:.3f}")
+    _write("follow_ups.json", {"leans": model})
+
+
+def log_odds(model: dict[str, Any], features: Any) -> Array:
+    """Return the log odds (n,) that a stored model gives features (n, k)."""
+    return np.asarray(np.array(features) @ np.array(model["weights"]) + model["bias"])
+
+
+def _rank(question: RankedQuestion, weights: Array) -> int:
+    scores = question.features @ weights
+    return 1 + int((scores > scores[question.gold].max()).sum())
+
+
+def _hits(found: Sequence[int]) -> str:
+    shares = [float(np.mean([rank <= k for rank in found])) for k in (1, 3, 10)]
+    mrr = float(np.mean([1 / rank for rank in found]))
+    return "hit@1 {:.3f} hit@3 {:.3f} hit@10 {:.3f} MRR {:.3f}".format(*shares, mrr)
+
+
+def _kept(chances: Array, right: Array, wrong: Array, least: float) -> str:
+    return f"kept {(chances[right] >= least).mean():.3f}, turned down {(chances[wrong] < least).mean():.3f}"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _write(name: str, value: object) -> None:
+    (HERE / name).write_text(json.dumps(value, indent=1 if name == "ranking.json" else None) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["ranking"]:
-        asyncio.run(fit_ranking_file())
-    elif sys.argv[1:2] == ["scope"] and len(sys.argv) == 4:
-        asyncio.run(fit_scope_file(Path(sys.argv[2]), Path(sys.argv[3])))
-    else:
-        sys.exit(__doc__)
+    match sys.argv[1:]:
+        case ["ranking", queries]:
+            asyncio.run(fit_ranking_file(Path(queries)))
+        case ["scope", queries, unanswerable, *labelled] if labelled:
+            asyncio.run(fit_scope_files(Path(queries), Path(unanswerable), [Path(path) for path in labelled]))
+        case ["follow-ups"]:
+            asyncio.run(fit_follow_ups_file())
+        case _:
+            sys.exit(__doc__)

@@ -19,7 +19,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One set: its lines as they went, its figures with their 95 % intervals, and the figures of its groups."""
+    """One set: its lines as they went, its figures with their 95 % intervals, and the figures of its groups.
+
+    `cross_validated` are the figures had the ranking and the thresholds been fitted on the other folds' lines.
+    """
 
     file: str
     kind: SetKind
@@ -27,6 +30,7 @@ class Measured:
     metrics: Metrics
     intervals: Mapping[str, Interval]
     groups: Mapping[str, Group]
+    cross_validated: Metrics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def _set_as_json(measured: Measured) -> dict[str, object]:
             name: [round(low, DIGITS), round(high, DIGITS)] for name, (low, high) in measured.intervals.items()
         },
         "groups": {name: {"n": group.n, "metrics": _rounded(group.metrics)} for name, group in measured.groups.items()},
+        **({"cross_validated": _rounded(measured.cross_validated)} if measured.cross_validated else {}),
         "lines": [_line_as_json(measured.kind, item) for item in measured.judged],
     }
 

@@ -1,7 +1,7 @@
 """Find the FAQs for a question: every FAQ of the snapshot is scored in memory, exactly (docs/adr/0003)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,10 @@ from smartstore_indexing.embedding import QueryVectors
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.reading import IndexReader, Snapshot
-from smartstore_workflows.events import Evidence, Passage
+from smartstore_workflows.events import Evidence, Passage, Turn
 from smartstore_workflows.lexical import Bm25, grams
 from smartstore_workflows.ranking import RankingModel, features_of
+from smartstore_workflows.understanding import joined
 from smartstore_workflows.words import expansions
 
 TERMS_K1, TERMS_B = 1.5, 0.75
@@ -31,6 +32,7 @@ class Searchable:
     titles: Bm25
     terms: Bm25
     grams: Bm25
+    answers: np.ndarray  # (n,) int: equal for FAQs whose answers are equal
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Searchable":
@@ -41,17 +43,19 @@ class Searchable:
             titles=Bm25(snapshot.parts["question"].terms, k1=TERMS_K1, b=TERMS_B),
             terms=Bm25(snapshot.parts["answer"].terms, k1=TERMS_K1, b=TERMS_B),
             grams=Bm25((grams(text, BIGRAMS) for text in texts), k1=GRAMS_K1, b=GRAMS_B),
+            answers=_numbered(faq.answer for faq in snapshot.catalog),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """What was found: passages best first, how well they fit, and the features (n, 4) of all FAQs that ranked them."""
+    """What was found: passages best first, how well they fit, and the features (n, 3) of all FAQs that ranked them."""
 
     passages: list[Passage]
     evidence: Evidence
     features: np.ndarray
     catalog: Catalog
+    answers: np.ndarray  # (n,) int: equal for FAQs whose answers are equal
 
 
 class FaqRetriever:
@@ -71,13 +75,12 @@ class FaqRetriever:
         """Return all FAQs of the index in use; raises what IndexReader.snapshot raises."""
         return (await self._reader.snapshot()).catalog
 
-    async def retrieve(self, question: str) -> Retrieved:
-        """Return the FAQs for a question that stands alone; raises what IndexReader.snapshot raises."""
+    async def retrieve(self, question: str, before: Turn | None = None) -> Retrieved:
+        """Return the FAQs for a question, with the turn that it leans on; raises what IndexReader.snapshot raises."""
         searchable = await self.searchable()
-        vector, terms = await asyncio.gather(
-            self._vectors.of(question), asyncio.to_thread(self._morphemes.terms, question)
-        )
-        return await asyncio.to_thread(self._score, searchable, question, vector, terms)
+        text = joined(before, question) if before else question
+        vector, terms = await asyncio.gather(self._vectors.of(text), asyncio.to_thread(self._morphemes.terms, text))
+        return await asyncio.to_thread(self._score, searchable, text, vector, terms)
 
     async def titled_with(self, terms: Sequence[str]) -> list[FAQ]:
         """Return the FAQs whose titles hold any of the terms, those with the earlier terms first."""
@@ -94,23 +97,27 @@ class FaqRetriever:
             self._searchable = await asyncio.to_thread(Searchable.of, snapshot)
         return self._searchable
 
-    def _score(self, searchable: Searchable, question: str, vector: np.ndarray, terms: list[str]) -> Retrieved:
+    def _score(self, searchable: Searchable, text: str, vector: np.ndarray, terms: list[str]) -> Retrieved:
         snapshot = searchable.snapshot
-        bigrams = grams(question, BIGRAMS)
+        bigrams = grams(text, BIGRAMS)
         titles = snapshot.parts["question"].vectors @ vector
         answers = snapshot.parts["answer"].vectors @ vector
         by_terms, by_grams = searchable.terms.scores(terms), searchable.grams.scores(bigrams)
         by_synonyms = SYNONYM_WEIGHT * searchable.terms.scores(expansions(terms))
         features = features_of(titles=titles, answers=answers, terms=by_terms + by_synonyms, grams=by_grams)
-        places, shares = self._ranking.rank(features)
+        places, shares = self._ranking.rank(features, searchable.answers)
         ids = snapshot.catalog.ids
         passages = [Passage(faq_id=ids[place], score=share) for place, share in zip(places, shares, strict=True)]
         best = np.sort(np.maximum(titles, answers))[::-1]
         evidence = Evidence(
             best_cosine=float(best[0]),
-            title_cosine=float(titles.max()),
             lead=float(best[0] - best[min(LEAD_OVER, len(best)) - 1]),
             terms_found=float(by_terms[places[0]]) / searchable.terms.ideal(terms),
             grams_found=float(by_grams[places[0]]) / searchable.grams.ideal(bigrams),
         )
-        return Retrieved(passages, evidence, features, snapshot.catalog)
+        return Retrieved(passages, evidence, features, snapshot.catalog, searchable.answers)
+
+
+def _numbered(texts: Iterable[str]) -> np.ndarray:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts])

@@ -1,36 +1,19 @@
 """Judge whether a question is one that a SmartStore seller asks, and whether what was found answers it. Pure.
 
-Two small logistic models with the weights of scope.json, which says how they were fitted. The first sees the question's
-vector alone and runs beside the search; the second adds what the search found. Both are for one embedding model.
+Two support vector machines see the question's vector alone and run beside the search: one tells sellers' questions from
+others, one questions that the FAQ answers from those that it does not. Two logistic models then add what the search
+found. All are for one embedding model, which scope.json names; fitting.py fits them.
 """
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import numpy as np
 
+from smartstore_workflows.classifying import KernelMachine, Logistic
 from smartstore_workflows.events import Evidence, Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Logistic:
-    """A logistic model: weights (n,) and a bias, over features as they come."""
-
-    weights: np.ndarray
-    bias: float
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> "Logistic":
-        """Return the model that scope.json holds under one name."""
-        return cls(np.asarray(stored["weights"], dtype=np.float32), float(stored["bias"]))
-
-    def log_odds(self, features: np.ndarray) -> float:
-        """Return the log odds for features (n,)."""
-        return float(features @ self.weights) + self.bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +26,19 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class ScopeModel:
-    """The three judgements and their thresholds, as probabilities."""
+class TextJudgement:
+    """What the text alone says, as margins: in scope above 0, of a kind that the FAQ answers above 0."""
 
-    text: Logistic
+    in_scope: float
+    answerable: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeModel:
+    """The four judgements, and the two thresholds, as probabilities."""
+
+    text: KernelMachine
+    answerable: KernelMachine
     scope: Logistic
     found: Logistic
     least_scope: float
@@ -54,32 +46,45 @@ class ScopeModel:
 
     @classmethod
     def shipped(cls) -> "ScopeModel":
-        """Return the model of scope.json."""
-        stored = json.loads(resources.files("smartstore_workflows").joinpath("scope.json").read_text(encoding="utf-8"))
+        """Return the model of scope.json and scope.npz."""
+        folder = resources.files("smartstore_workflows")
+        stored = json.loads(folder.joinpath("scope.json").read_text(encoding="utf-8"))
+        with folder.joinpath("scope.npz").open("rb") as file, np.load(file, allow_pickle=False) as machines:
+            text, answerable = (KernelMachine.of(machines, name) for name in ("text", "answerable"))
         return cls(
-            text=Logistic.of(stored["text"]),
+            text=text,
+            answerable=answerable,
             scope=Logistic.of(stored["scope"]),
             found=Logistic.of(stored["found"]),
             least_scope=stored["least_scope"],
             least_found=stored["least_found"],
         )
 
-    def text_odds(self, vector: np.ndarray) -> float:
-        """Return the log odds, from its vector (384,) alone, that a question is in scope."""
-        return self.text.log_odds(vector)
+    def judge_text(self, vector: np.ndarray) -> TextJudgement:
+        """Return what a question's vector (384,) says alone."""
+        return TextJudgement(self.text.margin(vector), self.answerable.margin(vector))
 
-    def judge(self, text_odds: float, evidence: Evidence) -> Judgement:
+    def judge(self, text: TextJudgement, evidence: Evidence) -> Judgement:
         """Return how the question is to be answered, given both steps' findings."""
-        features = evidence_features(evidence)
-        in_scope = _probability(self.scope.log_odds(np.append(features, text_odds)))
-        found = _probability(self.found.log_odds(features))
+        in_scope = _probability(self.scope.log_odds(scope_features(text, evidence)))
+        found = _probability(self.found.log_odds(found_features(text, evidence)))
         kind: Kind = "answered" if found >= self.least_found else "not_found"
         return Judgement(kind if in_scope >= self.least_scope else "refused", in_scope, found)
 
 
-def evidence_features(evidence: Evidence) -> np.ndarray:
-    """Return the evidence as features, in the order of its fields."""
-    return np.array([getattr(evidence, name) for name in Evidence.model_fields], dtype=np.float32)
+def scope_features(text: TextJudgement, evidence: Evidence) -> np.ndarray:
+    """Return the features (5,) that tell whether a question is in scope."""
+    found = [evidence.best_cosine, evidence.lead, evidence.terms_found, evidence.grams_found]
+    return np.array([text.in_scope, *found], dtype=np.float32)
+
+
+def found_features(text: TextJudgement, evidence: Evidence) -> np.ndarray:
+    """Return the features (2,) that tell whether an FAQ answers a question.
+
+    More were tried, and tell no better on the development lines: the lead over the next FAQs, the ranking's
+    probability, the shares of terms and n-grams found, products of the question's and the FAQ's vectors.
+    """
+    return np.array([evidence.best_cosine, text.answerable], dtype=np.float32)
 
 
 def _probability(log_odds: float) -> float:

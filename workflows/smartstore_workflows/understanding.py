@@ -1,6 +1,6 @@
 """What a question means within its conversation. Pure.
 
-A question that leans on the conversation is joined to the one before it; a new topic stays as it is.
+A question that leans on the conversation (follow_ups.py tells) is joined to the one before it.
 """
 
 import re
@@ -13,6 +13,7 @@ from smartstore_workflows.events import Turn
 
 MAX_CHARACTERS = 2_000
 MAX_SESSION_ID = 200
+BEFORE_CHARACTERS = 80  # of the question before, in the text that is embedded; its answer there finds no more
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul "letters" that show as a blank
 PLEASE = r"(?:줘요?|주세요|주십시오|주시겠어요|주실래요|줄래요?)"
@@ -26,11 +27,6 @@ YES = re.compile(
     rf"(?:[\s,.!~^]*{REQUEST})?|{REQUEST})[\s.!~^ㅎㅋ]*",
     re.IGNORECASE,
 )
-LEANING_START = re.compile(
-    r"(?:그럼|그러면|그렇다면|그거|그건|그게|그걸|그것|그때|그 |거기|거긴|그쪽|이거|이건|이게|저거|아까|방금|위에|앞에"
-    r"|만약|만일|둘 ?다|각각|반대로|근데|그런데|그래도|그리고|또 )"
-)
-LEANING_END = re.compile(r"(?:[은는이도]요|면요|에서?는요|한테는요|경우[는엔]?요?|때는요)\s*[?.~]*$")
 
 
 def checked_question(text: str) -> str:
@@ -68,18 +64,19 @@ def accepts_offer(question: str, history: Sequence[Turn]) -> str | None:
     return history[-1].offered[0]
 
 
-def stand_alone(question: str, history: Sequence[Turn]) -> str:
-    """Return a question that can be searched without its conversation, at most 2,000 characters.
+def topic(history: Sequence[Turn]) -> Turn | None:
+    """Return the turn that a follow-up would lean on: the last that was not refused."""
+    return next((turn for turn in reversed(history) if turn.kind != "refused"), None)
 
-    It is joined to the last question that was not refused. Follow-ups of follow-ups grow; what is cut then is their
-    beginning.
+
+def joined(before: Turn, question: str) -> str:
+    """Return the text that is embedded for a question that leans on a turn, in the form the encoder was trained on."""
+    return f"{before.standalone[-BEFORE_CHARACTERS:]} | {question}"
+
+
+def stand_alone(question: str, before: Turn) -> str:
+    """Return a question with the one that it leans on, at most 2,000 characters.
+
+    Follow-ups of follow-ups grow; what is cut then is their beginning.
     """
-    topics = [turn.standalone for turn in history if turn.kind != "refused"]
-    if not topics or not leans(question):
-        return question
-    return f"{topics[-1]} {question}"[-MAX_CHARACTERS:].lstrip()
-
-
-def leans(question: str) -> bool:
-    """Tell whether a question leans on the one before: a pronoun or 그럼 at its start, 은요 or 면요 at its end."""
-    return bool(LEANING_START.match(question) or LEANING_END.search(question))
+    return f"{before.standalone} {question}"[-MAX_CHARACTERS:].lstrip()
