@@ -18,7 +18,7 @@ from smartstore_indexing.embedding import QueryVectors
 from smartstore_indexing.errors import ModelUnavailable, UnknownResource
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
-from smartstore_indexing.settings import EXTRACTIVE
+from smartstore_indexing.settings import EXTRACTIVE, StepSettings
 from smartstore_workflows.events import (
     ANSWERED,
     REFUSED,
@@ -46,6 +46,7 @@ from smartstore_workflows.events import (
 )
 from smartstore_workflows.extracting import extract, pieces, plain
 from smartstore_workflows.masking import mask
+from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
 from smartstore_workflows.retrieving import FaqRetriever
@@ -58,6 +59,7 @@ from smartstore_workflows.words import bridge_terms
 log = structlog.get_logger(__name__)
 SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites
 SNIPPET_CHARACTERS = 120
+NO_STEPS = StepSettings()
 KINDS: dict[Kind, type[Outcome]] = {"answered": Answered, "refused": Refused, "not_found": NotFound}
 
 
@@ -73,6 +75,7 @@ class AnswerWorkflow(Workflow):
         scope: ScopeModel,
         model: AnswerModel | None,
         timeout_seconds: float,
+        steps: StepSettings = NO_STEPS,
     ) -> None:
         """Borrow the parts; who made them closes them. With no `model` answers are extracts of the FAQ."""
         super().__init__(
@@ -83,6 +86,7 @@ class AnswerWorkflow(Workflow):
         self._morphemes = morphemes
         self._scope = scope
         self._model = model
+        self._steps = ModelSteps(model, steps)
 
     @step(num_workers=1)
     async def understand(self, ctx: Context, ev: QuestionAsked) -> QuestionUnderstood | FollowUpChosen:
@@ -92,6 +96,7 @@ class AnswerWorkflow(Workflow):
             chosen = ev.faq_id or accepts_offer(question, ev.history)
             standalone = question if chosen else stand_alone(question, ev.history)
             asked = Asked(question=question, standalone=standalone, history=ev.history, faq_id=chosen, model=ev.model)
+            asked = await self._steps.rewritten(asked)
             return FollowUpChosen(asked=asked, faq_id=chosen) if chosen else QuestionUnderstood(asked=asked)
 
     @step(num_workers=1)
@@ -146,9 +151,10 @@ class AnswerWorkflow(Workflow):
         if kind != ANSWERED:
             text = REFUSAL if kind == REFUSED else NOT_FOUND
             _stream(ctx, text)
-            return AnswerWritten(asked=asked, kind=kind, text=text, passages=passages)
+            return AnswerWritten(asked=asked, kind=kind, text=text, passages=passages, usage=asked.usage)
         if self._model is None or asked.model == EXTRACTIVE:
             return self._write_extract(ctx, asked, passages, catalog)
+        asked, passages = await self._steps.reranked(asked, passages, catalog)
         try:
             return await self._write_with_model(ctx, self._model, asked, passages, catalog)
         except ModelUnavailable as error:
@@ -172,6 +178,7 @@ class AnswerWorkflow(Workflow):
             sources=sources,
             passages=passages,
             degraded=degraded,
+            usage=asked.usage,
         )
 
     async def _write_with_model(
@@ -198,7 +205,7 @@ class AnswerWorkflow(Workflow):
             citations=cited,
             sources=sources,
             passages=passages,
-            usage=usage,
+            usage=asked.usage + usage,
         )
 
 

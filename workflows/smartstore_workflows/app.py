@@ -78,6 +78,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             scope=ScopeModel.shipped(),
             model=model,
             timeout_seconds=settings.question_timeout_seconds,
+            steps=settings.steps,
         )
         workflow.validate()
         builder = IndexBuilder(collections=collections, embedding=embedding, dimensions=DIMENSIONS, morphemes=morphemes)
