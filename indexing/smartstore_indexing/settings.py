@@ -46,6 +46,18 @@ class OpenAISettings(Group):
     max_retries: int = Field(1, ge=0, le=5, description="첫 토큰 전에 실패했을 때 다시 시도하는 횟수.")
 
 
+class StepSettings(Group):
+    """The optional steps that the model makes before an answer; each is one more call."""
+
+    rewrite: bool = Field(
+        False, description="true면 앞 대화에 기대는 질문을 모델이 홀로 뜻이 통하는 질문으로 고쳐 씁니다."
+    )
+    rerank: bool = Field(False, description="true면 찾은 FAQ의 순서를 모델이 다시 정합니다.")
+    timeout_seconds: float = Field(
+        5.0, gt=0, le=300, description="이 단계 하나의 제한 시간(초). 넘으면 그 단계 없이 답합니다."
+    )
+
+
 class MemorySettings(Group):
     """How much of a conversation is kept."""
 
@@ -93,12 +105,19 @@ class Settings(BaseSettings):
     )
     milvus: MilvusSettings = MilvusSettings()
     openai: OpenAISettings = OpenAISettings()
+    steps: StepSettings = StepSettings()
     memory: MemorySettings = MemorySettings()
 
     @model_validator(mode="after")
     def _timeouts_nest(self) -> "Settings":
         if self.openai.timeout_seconds >= self.question_timeout_seconds:
             raise ValueError("OPENAI__TIMEOUT_SECONDS는 QUESTION_TIMEOUT_SECONDS보다 짧아야 합니다")
+        steps_seconds = (self.steps.rewrite + self.steps.rerank) * self.steps.timeout_seconds
+        if self.openai.timeout_seconds + steps_seconds >= self.question_timeout_seconds:
+            raise ValueError(
+                "QUESTION_TIMEOUT_SECONDS는 OPENAI__TIMEOUT_SECONDS에 켠 단계마다 STEPS__TIMEOUT_SECONDS를 더한 것보다 "
+                "길어야 합니다"
+            )
         return self
 
     @model_validator(mode="after")

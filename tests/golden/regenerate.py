@@ -9,6 +9,13 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "workflows")]
 
 from test_events import golden_events  # noqa: E402  the tests are no package
 from test_prompting import golden_messages  # noqa: E402
+from test_reranking import golden_rerank  # noqa: E402
+from test_rewriting import golden_rewrite  # noqa: E402
 
-for name, content in (("answer_messages.json", golden_messages()), ("events.json", golden_events())):
+for name, content in (
+    ("answer_messages.json", golden_messages()),
+    ("rewrite_messages.json", golden_rewrite()),
+    ("rerank_messages.json", golden_rerank()),
+    ("events.json", golden_events()),
+):
     (HERE / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -88,6 +88,9 @@ def test_variables_of_others_are_none_of_our_business(environment: pytest.Monkey
         ("SMARTSTORE_OPENAI__MAX_TOKENS", "15"),
         ("SMARTSTORE_OPENAI__MAX_RETRIES", "6"),
         ("SMARTSTORE_OPENAI__CONTEXT_WINDOW", "1"),
+        ("SMARTSTORE_STEPS__REWRITE", "아마도"),
+        ("SMARTSTORE_STEPS__TIMEOUT_SECONDS", "0"),
+        ("SMARTSTORE_STEPS__TIMEOUT_SECONDS", "301"),
         ("SMARTSTORE_MEMORY__MAX_TURNS", "0"),
         ("SMARTSTORE_MEMORY__DAYS", "366"),
     ],
@@ -127,6 +130,22 @@ def test_model_call_must_end_before_its_question_does(environment: pytest.Monkey
     assert "QUESTION_TIMEOUT_SECONDS" in complaint()
     environment.setenv("SMARTSTORE_OPENAI__TIMEOUT_SECONDS", "29.9")
     assert load_settings().openai.timeout_seconds == 29.9
+
+
+def test_steps_that_are_on_must_end_before_their_question_does(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SMARTSTORE_QUESTION_TIMEOUT_SECONDS", "40")
+    environment.setenv("SMARTSTORE_OPENAI__TIMEOUT_SECONDS", "30")
+    environment.setenv("SMARTSTORE_STEPS__REWRITE", "true")
+    assert load_settings().steps.rewrite
+    environment.setenv("SMARTSTORE_STEPS__RERANK", "true")
+    assert "STEPS__TIMEOUT_SECONDS" in complaint()
+    environment.setenv("SMARTSTORE_STEPS__TIMEOUT_SECONDS", "4.9")
+    assert load_settings().steps.rerank
+
+
+def test_steps_are_off_unless_they_are_turned_on(environment: pytest.MonkeyPatch) -> None:
+    steps = load_settings().steps
+    assert (steps.rewrite, steps.rerank, steps.timeout_seconds) == (False, False, 5.0)
 
 
 def test_openai_needs_its_key(environment: pytest.MonkeyPatch) -> None:

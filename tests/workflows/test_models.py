@@ -17,7 +17,7 @@ from smartstore_indexing.settings import OpenAISettings, Settings
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.events import Usage
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.models import AnswerModel, Meter
 from smartstore_workflows.prompting import rules
 from smartstore_workflows.scope import ScopeModel
 
@@ -33,6 +33,7 @@ FAULTS = {
 }
 SCRIPT = [ChatMessage(role=MessageRole.USER, content="[[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
 GARBAGE = {
     "broken JSON": b"data: {broken\n\n",
     "broken UTF-8": b"data: \xff\xfe\n\n",
@@ -211,6 +212,117 @@ async def test_hanging_up_on_one_stream_leaves_another_of_the_same_model_alone(m
             await anext(left)
         rest = [str(piece) async for piece in kept]
     assert "".join([first, *rest]).split() == ["가나다"] * 200
+
+
+# Short completions.
+
+
+def completed(text: object, **rest: object) -> bytes:
+    """Return the whole response that gives one completion."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], **rest}
+    return JSON + json.dumps(body).encode()
+
+
+async def completion(model: AnswerModel, timeout_seconds: float = 10.0) -> tuple[str, Usage]:
+    return await model.complete(SCRIPT, max_tokens=32, timeout_seconds=timeout_seconds)
+
+
+async def test_completion_is_the_whole_reply_with_what_it_took(model_server: ModelServer) -> None:
+    async with model_of(model_server.url) as model:
+        assert await completion(model) == (
+            "하나 둘 셋 넷 다섯 여섯 일곱",
+            Usage(prompt_tokens=100, completion_tokens=7),
+        )
+
+
+async def test_completion_is_asked_for_at_temperature_0_within_its_own_tokens(model_server: ModelServer) -> None:
+    async with model_of(model_server.url, temperature=1.5, max_tokens=900) as model:
+        await completion(model)
+        asked = json.loads(model_server.get("/stub/last"))
+        assert (asked["temperature"], asked["max_tokens"], asked["stream"]) == (0.0, 32, False)
+        assert "stream_options" not in asked
+        await said(model)
+    asked = json.loads(model_server.get("/stub/last"))
+    assert (asked["temperature"], asked["max_tokens"], asked["stream"]) == (1.5, 900, True)
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in ("stub-cut", "stub-hang")])
+async def test_fault_of_a_completion_is_that_of_a_stream(model_server: ModelServer, name: str) -> None:
+    before = stats(model_server)["chat"]
+    async with model_of(model_server.url, name, max_retries=2) as model:
+        with pytest.raises(ModelUnavailable) as raised:
+            await completion(model)
+    assert FAULTS[name][0] in raised.value.message
+    assert name in raised.value.message
+    assert "sk-test" not in raised.value.message
+    assert stats(model_server)["chat"] == before + 1
+
+
+async def test_completion_ends_with_its_own_timeout(model_server: ModelServer) -> None:
+    async with model_of(model_server.url, "stub-hang", timeout_seconds=60.0) as model:
+        with pytest.raises(ModelUnavailable, match="제한 시간"):
+            await asyncio.wait_for(completion(model, timeout_seconds=0.3), 5)
+
+
+async def test_cancelled_completion_is_cancelled(model_server: ModelServer) -> None:
+    async with model_of(model_server.url, "stub-hang", timeout_seconds=60.0) as model:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(completion(model, timeout_seconds=30.0), 0.3)
+
+
+@pytest.mark.parametrize("name", ["stub-think", "stub-think-always", "stub-reasoning"])
+async def test_reasoning_is_no_part_of_a_completion(model_server: ModelServer, name: str) -> None:
+    async with model_of(model_server.url, name) as model:
+        assert (await completion(model))[0] == "하나 둘 셋 넷 다섯 여섯 일곱"
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"), [("생각.</think>\n답", "답"), ("<think>가</think>나<think>다", "나"), ("가\ud83d", "가?")]
+)
+async def test_completion_is_what_is_left_without_reasoning_and_lone_surrogates(reply: str, text: str) -> None:
+    async with server_of(completed(reply)) as url, model_of(url) as model:
+        assert await completion(model) == (text, Usage())
+
+
+UNUSABLE = {
+    "nothing": b"",
+    "no HTTP": b"nonsense\r\n\r\n",
+    "a page": b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html></html>",
+    "broken JSON": JSON + b"{broken",
+    "broken UTF-8": JSON + b'{"choices": "\xff\xfe"}',
+    "an array": JSON + b"[]",
+    "null": JSON + b"null",
+    "an error": JSON + b'{"error": {"message": "sk-test is over its quota"}}',
+    "no choice": completed("", choices=[]),
+    "null for choices": completed("", choices=None),
+    "no message": completed("", choices=[{"index": 0, "finish_reason": "stop"}]),
+    "null for text": completed(None),
+    "a number for text": completed(5),
+    "blanks": completed(" \n"),
+    "reasoning alone": completed("<think>하나 둘"),
+    "words for usage": completed("하나", usage={"prompt_tokens": "많음", "completion_tokens": 1}),
+    "a reply that was cut off": completed(
+        "", choices=[{"index": 0, "message": {"role": "assistant", "content": "하나"}, "finish_reason": "length"}]
+    ),
+}
+
+
+@pytest.mark.parametrize("reply", UNUSABLE.values(), ids=UNUSABLE)
+async def test_what_is_no_completion_is_model_unavailable(reply: bytes) -> None:
+    async with server_of(reply) as url, model_of(url) as model:
+        with pytest.raises(ModelUnavailable) as raised:
+            await completion(model)
+    assert "sk-test" not in raised.value.message
+
+
+async def test_meter_adds_up_what_completions_take(model_server: ModelServer) -> None:
+    async with model_of(model_server.url) as model:
+        meter = Meter(model)
+        assert meter.usage == Usage()
+        for _ in range(2):
+            assert await meter.complete(SCRIPT, max_tokens=32, timeout_seconds=10.0) == await completion(model)
+    assert meter.usage == Usage(prompt_tokens=200, completion_tokens=14)
 
 
 # The whole bot, answering by the scripted model.

@@ -25,6 +25,8 @@ FENCES = [
     '<faq number="1">',
     "<question>",
     "</question>",
+    "<history>",
+    "</ history >",
     "< / FAQ >",
     "<Question\nx=1>",
     "</faq",
@@ -118,7 +120,7 @@ def test_no_text_makes_a_fence(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["5<10이면 할인", "<b>굵게</b>", "가격 > 0", "faq를 보여 주세요", "<faqs>", "<questions>"]
+    "text", ["5<10이면 할인", "<b>굵게</b>", "가격 > 0", "faq를 보여 주세요", "<faqs>", "<questions>", "<historyx>"]
 )
 def test_other_angle_brackets_stay(text: str) -> None:
     assert text in texts(answer_messages(text, [], []))[-1]

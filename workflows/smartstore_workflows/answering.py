@@ -18,7 +18,7 @@ from smartstore_indexing.embedding import QueryVectors
 from smartstore_indexing.errors import ModelUnavailable, UnknownResource
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
-from smartstore_indexing.settings import EXTRACTIVE
+from smartstore_indexing.settings import EXTRACTIVE, StepSettings
 from smartstore_workflows.events import (
     ANSWERED,
     REFUSED,
@@ -48,18 +48,20 @@ from smartstore_workflows.events import (
 from smartstore_workflows.extracting import extract, pieces, plain
 from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.masking import mask
+from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
 from smartstore_workflows.retrieving import FaqRetriever
 from smartstore_workflows.scope import Judgement, ScopeModel, TextJudgement
 from smartstore_workflows.suggesting import suggest
-from smartstore_workflows.understanding import accepts_offer, joined, stand_alone, topic
+from smartstore_workflows.understanding import accepts_offer, joined, searched, stand_alone, topic
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
 from smartstore_workflows.words import bridge_terms
 
 log = structlog.get_logger(__name__)
 SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites
 SNIPPET_CHARACTERS = 120
+NO_STEPS = StepSettings()
 KINDS: dict[Kind, type[Outcome]] = {"answered": Answered, "refused": Refused, "not_found": NotFound}
 CHOSEN = Judgement(ANSWERED, in_scope=1.0, found=1.0)  # a follow-up was offered because an FAQ answers it
 
@@ -77,6 +79,7 @@ class AnswerWorkflow(Workflow):
         follow_ups: FollowUpModel,
         model: AnswerModel | None,
         timeout_seconds: float,
+        steps: StepSettings = NO_STEPS,
     ) -> None:
         """Borrow the parts; who made them closes them. With no `model` answers are extracts of the FAQ."""
         super().__init__(
@@ -88,6 +91,7 @@ class AnswerWorkflow(Workflow):
         self._scope = scope
         self._follow_ups = follow_ups
         self._model = model
+        self._steps = ModelSteps(model, steps)
 
     @step(num_workers=1)
     async def understand(self, ctx: Context, ev: QuestionAsked) -> QuestionUnderstood | FollowUpChosen:
@@ -104,22 +108,21 @@ class AnswerWorkflow(Workflow):
                 faq_id=chosen,
                 model=ev.model,
             )
+            asked = await self._steps.rewritten(asked)
             return FollowUpChosen(asked=asked, faq_id=chosen) if chosen else QuestionUnderstood(asked=asked)
 
     @step(num_workers=1)
     async def filter(self, ctx: Context, ev: QuestionUnderstood) -> ScopeJudged:
         """Judge by its text whether the question is a SmartStore seller's."""
         async with stage(ctx, "filter"):
-            before = ev.asked.before
-            text = joined(before, ev.asked.question) if before else ev.asked.question
-            judged = self._scope.judge_text(await self._vectors.of(text))
+            judged = self._scope.judge_text(await self._vectors.of(searched(ev.asked)))
             return ScopeJudged(in_scope=judged.in_scope, answerable=judged.answerable)
 
     @step(num_workers=1)
     async def retrieve(self, ctx: Context, ev: QuestionUnderstood) -> PassagesRetrieved:
         """Search the FAQs."""
         async with stage(ctx, "retrieve"):
-            found = await self._retriever.retrieve(ev.asked.question, ev.asked.before)
+            found = await self._retriever.retrieve(searched(ev.asked))
             return PassagesRetrieved(asked=ev.asked, passages=tuple(found.passages), evidence=found.evidence)
 
     @step(num_workers=1)
@@ -170,9 +173,10 @@ class AnswerWorkflow(Workflow):
         if kind != ANSWERED:
             text = REFUSAL if kind == REFUSED else NOT_FOUND
             _stream(ctx, text)
-            return AnswerWritten(asked=asked, kind=kind, text=text, passages=passages)
+            return AnswerWritten(asked=asked, kind=kind, text=text, passages=passages, usage=asked.usage)
         if self._model is None or asked.model == EXTRACTIVE:
             return self._write_extract(ctx, asked, passages, catalog)
+        asked, passages = await self._steps.reranked(asked, passages, catalog)
         try:
             return await self._write_with_model(ctx, self._model, asked, passages, catalog)
         except ModelUnavailable as error:
@@ -196,6 +200,7 @@ class AnswerWorkflow(Workflow):
             sources=sources,
             passages=passages,
             degraded=degraded,
+            usage=asked.usage,
         )
 
     async def _write_with_model(
@@ -222,7 +227,7 @@ class AnswerWorkflow(Workflow):
             citations=cited,
             sources=sources,
             passages=passages,
-            usage=usage,
+            usage=asked.usage + usage,
         )
 
 

@@ -82,6 +82,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             follow_ups=FollowUpModel.shipped(),
             model=model,
             timeout_seconds=settings.question_timeout_seconds,
+            steps=settings.steps,
         )
         workflow.validate()
         builder = IndexBuilder(collections=collections, embedding=embedding, dimensions=DIMENSIONS, morphemes=morphemes)

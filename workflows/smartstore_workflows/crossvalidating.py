@@ -16,6 +16,7 @@ from smartstore_workflows.events import Kind
 from smartstore_workflows.learning import FOLDS, RankedQuestion, fit_ranking, found_threshold, scope_threshold
 from smartstore_workflows.ranking import RANKED, distinct
 from smartstore_workflows.retrieving import FaqRetriever
+from smartstore_workflows.understanding import searched
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ async def cases(judged: Sequence[Judged], retriever: FaqRetriever) -> list[Case]
         if item.asked is None or not item.line.gold:
             found.append(Case(item))
             continue
-        retrieved = await retriever.retrieve(item.asked.question, item.asked.before)
+        retrieved = await retriever.retrieve(searched(item.asked))
         answers = {faq.answer for faq in retrieved.catalog if faq.row in item.line.gold}
         gold = np.array([faq.answer in answers for faq in retrieved.catalog])
         question = RankedQuestion(retrieved.features.astype(float), gold, item.line.gold[0])

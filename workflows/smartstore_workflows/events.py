@@ -104,12 +104,20 @@ class Usage(Value):
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Return both together."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+        )
+
 
 class Asked(Value):
     """What is being answered, personal data masked: the question as asked, and as it stands without its conversation.
 
-    `before` is the turn that the question leans on, None when it stands alone. `faq_id` is set when an offered
-    follow-up was chosen; `history` is the conversation so far, oldest first.
+    `before` is the turn that the question is searched with, None when `standalone` is searched. `faq_id` is set when an
+    offered follow-up was chosen; `history` is the conversation so far, oldest first; `usage` is what the model's steps
+    before the answer took.
     """
 
     question: str
@@ -118,6 +126,7 @@ class Asked(Value):
     history: tuple[Turn, ...] = ()
     faq_id: str | None = None
     model: str
+    usage: Usage = Usage()
 
 
 # Facts, in the order in which they happen.

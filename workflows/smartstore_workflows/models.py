@@ -1,22 +1,26 @@
 """The language model that writes answers, when one is configured; the only module that knows the OpenAI client."""
 
+import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import openai
 from llama_index.core.base.llms.types import ChatMessage, LLMMetadata, MessageRole
 from llama_index.llms.openai import OpenAI
+from pydantic import ValidationError
 
 from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.settings import OpenAISettings
 from smartstore_workflows.events import Usage
 
-# What the clients raise when a server that is no OpenAI sends what is no chunk of an answer.
-GARBAGE = (JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError)
+# What the clients raise when a server that is no OpenAI sends what is no answer, or no chunk of one.
+GARBAGE = (JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError, IndexError, TypeError)
+THOUGHT = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # some servers leave out the opening tag
 _received: ContextVar[list[httpx.Response]] = ContextVar("received")
 
 
@@ -38,8 +42,20 @@ class NamedOpenAI(OpenAI):
         )
 
 
+class Completes(Protocol):
+    """What gives short completions: an AnswerModel, or a Meter before one."""
+
+    name: str
+
+    async def complete(
+        self, messages: Sequence[ChatMessage], *, max_tokens: int, timeout_seconds: float
+    ) -> tuple[str, Usage]:
+        """Return what AnswerModel.complete returns."""
+        ...
+
+
 class AnswerModel:
-    """A chat model that streams."""
+    """A chat model that streams answers and gives short completions."""
 
     def __init__(self, settings: OpenAISettings, *, key: str, base_url: str) -> None:
         """Make the client; nothing is sent yet."""
@@ -56,6 +72,17 @@ class AnswerModel:
             api_base=base_url,
             async_http_client=self._http,
             additional_kwargs={"stream_options": {"include_usage": True}},
+        )
+        # LlamaIndex's own max_tokens wins over a call's, so that of the short completions has none.
+        self._short = NamedOpenAI(
+            model=settings.model,
+            window=settings.context_window,
+            temperature=0.0,
+            timeout=settings.timeout_seconds,
+            max_retries=0,
+            api_key=key,
+            api_base=base_url,
+            async_http_client=self._http,
         )
 
     async def stream(self, messages: Sequence[ChatMessage]) -> AsyncGenerator[str | Usage, None]:
@@ -76,6 +103,25 @@ class AnswerModel:
             for response in responses:
                 await response.aclose()
 
+    async def complete(
+        self, messages: Sequence[ChatMessage], *, max_tokens: int, timeout_seconds: float
+    ) -> tuple[str, Usage]:
+        """Return a short reply at temperature 0, without the model's reasoning, and what it took; never tries again.
+
+        Raises:
+            ModelUnavailable: the model refused, failed, was cut off by `max_tokens`, or took longer than its timeout.
+        """
+        _received.set([])
+        with _mapped(self.name):
+            async with asyncio.timeout(timeout_seconds):
+                response = await self._short.achat(messages, max_tokens=max_tokens)
+            text = THOUGHT.sub("", _encodable(response.message.content or "")).strip()
+            if not text:
+                raise ModelUnavailable(f"모델 {self.name}이(가) 빈 답변을 보냈습니다.")
+            if response.raw.choices[0].finish_reason == "length":
+                raise ModelUnavailable(f"모델 {self.name}의 답변이 중간에 끊겼습니다.")
+            return text, _usage(response.raw) or Usage()
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -93,8 +139,26 @@ class AnswerModel:
             raise ModelUnavailable(f"모델 {self.name}이(가) 빈 답변을 보냈습니다.")
 
 
+class Meter:
+    """A model's short completions in one run, counted: `usage` is what they took together."""
+
+    def __init__(self, model: Completes) -> None:
+        """Count from zero."""
+        self.name = model.name
+        self.usage = Usage()
+        self._model = model
+
+    async def complete(
+        self, messages: Sequence[ChatMessage], *, max_tokens: int, timeout_seconds: float
+    ) -> tuple[str, Usage]:
+        """Return what the model's `complete` returns; raises what that raises."""
+        text, usage = await self._model.complete(messages, max_tokens=max_tokens, timeout_seconds=timeout_seconds)
+        self.usage += usage
+        return text, usage
+
+
 async def _note(response: httpx.Response) -> None:
-    """Note a response for the stream that asked for it."""
+    """Note a response for the call that asked for it."""
     _received.get().append(response)
 
 
@@ -119,7 +183,7 @@ def _mapped(name: str) -> Iterator[None]:
         raise ModelUnavailable(f"모델 {name}이(가) 키를 거절했습니다. OPENAI_API_KEY를 확인해 주세요.") from error
     except openai.RateLimitError as error:
         raise ModelUnavailable(f"모델 {name}의 사용 한도를 넘었습니다. 잠시 후 다시 시도해 주세요.") from error
-    except (openai.APITimeoutError, httpx.TimeoutException) as error:
+    except (openai.APITimeoutError, httpx.TimeoutException, TimeoutError) as error:
         raise ModelUnavailable(f"모델 {name}이(가) 제한 시간 안에 답하지 않았습니다.") from error
     except (openai.InternalServerError, httpx.HTTPError, *GARBAGE) as error:
         raise ModelUnavailable(f"모델 {name}의 서버에 오류가 있습니다. 잠시 후 다시 시도해 주세요.") from error

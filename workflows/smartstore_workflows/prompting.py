@@ -1,4 +1,4 @@
-"""What a model is asked. Pure: FAQs and a conversation in, chat messages out; the rules stand in prompts/answer.txt."""
+"""What a model is asked. Pure: FAQs and a conversation in, chat messages out; the rules stand in prompts/."""
 
 import re
 from collections.abc import Sequence
@@ -13,14 +13,15 @@ from smartstore_workflows.events import Turn
 CONTEXT_FAQS = 5
 CONTEXT_CHARACTERS = 6_000  # about 4,000 tokens of Korean: mostly five whole FAQs
 HISTORY_TURNS = 3
-FENCE = re.compile(r"<\s*/?\s*(?:faq|question)\b(?:[^<>]*>)?", re.IGNORECASE)
+FENCE = re.compile(r"<\s*/?\s*(?:faq|question|history)\b(?:[^<>]*>)?", re.IGNORECASE)
 CITATION = re.compile(r"\[(\d{1,2})\]")
 
 
 @cache
-def rules() -> str:
-    """Return the system message."""
-    return resources.files("smartstore_workflows").joinpath("prompts/answer.txt").read_text(encoding="utf-8").strip()
+def rules(prompt: str = "answer") -> str:
+    """Return the system message of a prompt, which is named as its file in prompts/."""
+    file = resources.files("smartstore_workflows").joinpath(f"prompts/{prompt}.txt")
+    return file.read_text(encoding="utf-8").strip()
 
 
 def answer_messages(question: str, faqs: Sequence[FAQ], history: Sequence[Turn]) -> list[ChatMessage]:
@@ -30,14 +31,14 @@ def answer_messages(question: str, faqs: Sequence[FAQ], history: Sequence[Turn])
     """
     messages = [ChatMessage(role=MessageRole.SYSTEM, content=rules())]
     for turn in history[-HISTORY_TURNS:]:
-        messages.append(ChatMessage(role=MessageRole.USER, content=_unfenced(turn.question)))
-        messages.append(ChatMessage(role=MessageRole.ASSISTANT, content=_unfenced(turn.answer)))
+        messages.append(ChatMessage(role=MessageRole.USER, content=unfenced(turn.question)))
+        messages.append(ChatMessage(role=MessageRole.ASSISTANT, content=unfenced(turn.answer)))
     blocks, room = [], CONTEXT_CHARACTERS
     for number, faq in enumerate(faqs, start=1):
         answer = faq.answer[:room]
         room -= len(answer)
-        blocks.append(f'<faq number="{number}">\n질문: {_unfenced(faq.title)}\n답변: {_unfenced(answer)}\n</faq>')
-    content = "\n".join([*blocks, f"<question>\n{_unfenced(question)}\n</question>"])
+        blocks.append(f'<faq number="{number}">\n질문: {unfenced(faq.title)}\n답변: {unfenced(answer)}\n</faq>')
+    content = "\n".join([*blocks, f"<question>\n{unfenced(question)}\n</question>"])
     return [*messages, ChatMessage(role=MessageRole.USER, content=content)]
 
 
@@ -52,7 +53,8 @@ def without_dangling(text: str, sources: int) -> str:
     return CITATION.sub(lambda mark: mark[0] if 1 <= int(mark[1]) <= sources else "", text)
 
 
-def _unfenced(text: str) -> str:
+def unfenced(text: str) -> str:
+    """Return the text without what looks like a fence of a prompt."""
     while (without := FENCE.sub("", text)) != text:  # taking <faq> out of <fa<faq>q> leaves one
         text = without
     return text

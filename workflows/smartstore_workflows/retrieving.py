@@ -10,10 +10,9 @@ from smartstore_indexing.embedding import QueryVectors
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.reading import IndexReader, Snapshot
-from smartstore_workflows.events import Evidence, Passage, Turn
+from smartstore_workflows.events import Evidence, Passage
 from smartstore_workflows.lexical import Bm25, grams
 from smartstore_workflows.ranking import RankingModel, features_of
-from smartstore_workflows.understanding import joined
 from smartstore_workflows.words import expansions
 
 TERMS_K1, TERMS_B = 1.5, 0.75
@@ -75,10 +74,12 @@ class FaqRetriever:
         """Return all FAQs of the index in use; raises what IndexReader.snapshot raises."""
         return (await self._reader.snapshot()).catalog
 
-    async def retrieve(self, question: str, before: Turn | None = None) -> Retrieved:
-        """Return the FAQs for a question, with the turn that it leans on; raises what IndexReader.snapshot raises."""
+    async def retrieve(self, text: str) -> Retrieved:
+        """Return the FAQs for a question that stands alone, or is joined to what it leans on.
+
+        Raises what IndexReader.snapshot raises.
+        """
         searchable = await self.searchable()
-        text = joined(before, question) if before else question
         vector, terms = await asyncio.gather(self._vectors.of(text), asyncio.to_thread(self._morphemes.terms, text))
         return await asyncio.to_thread(self._score, searchable, text, vector, terms)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from smartstore_indexing.cleaning import CONTROL
 from smartstore_indexing.errors import InvalidRequest
-from smartstore_workflows.events import Turn
+from smartstore_workflows.events import Asked, Turn
 
 MAX_CHARACTERS = 2_000
 MAX_SESSION_ID = 200
@@ -72,6 +72,11 @@ def topic(history: Sequence[Turn]) -> Turn | None:
 def joined(before: Turn, question: str) -> str:
     """Return the text that is embedded for a question that leans on a turn, in the form the encoder was trained on."""
     return f"{before.standalone[-BEFORE_CHARACTERS:]} | {question}"
+
+
+def searched(asked: Asked) -> str:
+    """Return the text that is searched for what is asked."""
+    return joined(asked.before, asked.question) if asked.before else asked.standalone
 
 
 def stand_alone(question: str, before: Turn) -> str:

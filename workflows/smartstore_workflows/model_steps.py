@@ -1,0 +1,48 @@
+"""The two optional steps that a model makes before the answer; where one fails the answer goes on without it."""
+
+from smartstore_indexing.faq import Catalog
+from smartstore_indexing.settings import EXTRACTIVE, StepSettings
+from smartstore_workflows.events import Asked, Passage
+from smartstore_workflows.models import AnswerModel, Meter
+from smartstore_workflows.reranking import rerank
+from smartstore_workflows.rewriting import rewrite
+
+
+class ModelSteps:
+    """Makes the steps that the settings turn on, for questions that a model is to answer."""
+
+    def __init__(self, model: AnswerModel | None, settings: StepSettings) -> None:
+        """Borrow the model; without one no step is made."""
+        self._model = model
+        self._settings = settings
+
+    async def rewritten(self, asked: Asked) -> Asked:
+        """Return what is asked with the model's standalone question, where the question leans on its conversation."""
+        meter = self._meter(asked) if asked.before and self._settings.rewrite else None
+        if meter is None:
+            return asked
+        question = await rewrite(meter, asked.question, asked.history, self._settings.timeout_seconds)
+        spent = asked.usage + meter.usage
+        if question is None:
+            return asked.model_copy(update={"usage": spent})
+        return asked.model_copy(update={"standalone": question, "before": None, "usage": spent})
+
+    async def reranked(
+        self, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
+    ) -> tuple[Asked, tuple[Passage, ...]]:
+        """Return what is asked, its tokens counted, and the passages in the order that the model gave them.
+
+        Where it gave one, passages whose FAQs the index no longer holds come last.
+        """
+        meter = self._meter(asked) if self._settings.rerank else None
+        if meter is None:
+            return asked, passages
+        held = [passage for passage in passages if catalog.get(passage.faq_id)]
+        faqs = [faq for passage in held if (faq := catalog.get(passage.faq_id))]
+        order = await rerank(meter, asked.standalone, faqs, self._settings.timeout_seconds)
+        if order is not None:
+            passages = tuple(dict.fromkeys([*(held[number - 1] for number in order), *passages]))
+        return asked.model_copy(update={"usage": asked.usage + meter.usage}), passages
+
+    def _meter(self, asked: Asked) -> Meter | None:
+        return None if self._model is None or asked.model == EXTRACTIVE else Meter(self._model)
