@@ -1,7 +1,7 @@
 """Train the upper layers of the encoder on sellers' questions, and write what smartstore_indexing ships.
 
-    pip install -r deploy/encoder/requirements.txt
-    python deploy/encoder/train.py FAQ QUERIES.jsonl TALKS.jsonl UNANSWERABLE.jsonl --out FOLDER
+    .venv/bin/pip install -r deploy/encoder/requirements.txt
+    .venv/bin/python deploy/encoder/train.py FAQ QUERIES.jsonl TALKS.jsonl UNANSWERABLE.jsonl --out FOLDER
 
 The files have the forms of `smartstore eval`: queries and talks name the rows of the FAQ that answer them. The sample
 FAQ with training_queries.jsonl and the lines of scope_lines.jsonl take part too. About 30 minutes on 2 cores for

@@ -170,9 +170,12 @@ def test_greeting_before_the_first_question_is_no_turn() -> None:
 
 
 async def test_rank_is_that_of_the_best_gold_row_by_its_place_in_the_file() -> None:
-    rows = {7: "정산은 언제 되나요?", 3: "쿠폰은 어떻게 만드나요?", 9: "수수료는 얼마인가요?"}
-    catalog = Catalog(FAQ(faq_id(title), "", row, (), title, title, "답", ()) for row, title in rows.items())
-    ranked = {"하나": [3, 9, 7], "둘": [9, 3], "셋": []}
+    rows = {7: "정산은 언제 되나요?", 3: "쿠폰은 어떻게 만드나요?", 9: "수수료는 얼마인가요?", 11: "정산일은요?"}
+    answers = {7: "다음 날", 11: "다음 날"}  # equal answers are listed once: either counts
+    catalog = Catalog(
+        FAQ(faq_id(title), "", row, (), title, title, answers.get(row, f"답 {row}"), ()) for row, title in rows.items()
+    )
+    ranked = {"하나": [3, 9, 7], "둘": [9, 3], "셋": [], "넷": [3, 11]}
     asked: list[tuple[str, list[str]]] = []
     advanced: list[None] = []
 
@@ -193,15 +196,16 @@ async def test_rank_is_that_of_the_best_gold_row_by_its_place_in_the_file() -> N
         {"id": "1", "query": "하나", "gold": [7, 9], "history": [{"role": "user", "content": "앞"}]},
         {"id": "2", "query": "둘", "gold": [7]},
         {"id": "3", "query": "셋", "gold": [3, 1_000_000]},
+        {"id": "4", "query": "넷", "gold": [7]},
     ]
     lines = [Line.model_validate_json(json.dumps(text)) for text in texts]
     found = await judge(LabelledSet("f", "multiturn", lines), answer, catalog, lambda: advanced.append(None))
-    assert [item.rank for item in found] == [2, 0, 0]
-    assert [item.gold for item in found] == [(rows[7], rows[9]), (rows[7],), (rows[3],)]
-    assert [item.top for item in found] == [(rows[3], rows[9], rows[7]), (rows[9], rows[3]), ()]
+    assert [item.rank for item in found] == [2, 0, 0, 2]
+    assert [item.gold for item in found] == [(rows[7], rows[9]), (rows[7],), (rows[3],), (rows[7],)]
+    assert [item.top for item in found] == [(rows[3], rows[9], rows[7]), (rows[9], rows[3]), (), (rows[3], rows[11])]
     assert {(item.in_scope, item.found) for item in found} == {(0.75, 0.5)}
-    assert asked == [("하나", ["앞"]), ("둘", []), ("셋", [])]
-    assert len(advanced) == 3
+    assert asked == [("하나", ["앞"]), ("둘", []), ("셋", []), ("넷", [])]
+    assert len(advanced) == 4
 
 
 async def test_whole_workflow_is_measured_and_nothing_is_remembered(bot: Chatbot) -> None:

@@ -40,7 +40,7 @@ Array = np.ndarray
 HERE = Path(str(resources.files("smartstore_workflows")))
 MACHINE_STRENGTH = 10.0  # SVC's C; 3 tells as well, 1 worse
 STRENGTH, FOLLOW_UP_STRENGTH = 1.0, 0.01  # LogisticRegression's C
-SWITCHES = 1_300  # made by program: a question after one about something else
+SWITCHES = 2_000  # made by program: a question, of sellers or of strangers, after one about something else
 INSIDE = "in"
 
 
@@ -147,7 +147,7 @@ async def fit_scope_files(queries: Path, unanswerable: Path, labelled: Sequence[
     weighed = [scope_features(TextJudgement(at, 0.0), found) for at, found in zip(unseen, evidence, strict=True)]
     scope, odds = logistic(np.array(weighed), own, STRENGTH)
     chances = probability(log_odds(scope, [scope_features(*both) for both in zip(texts, judged_evidence, strict=True)]))
-    real = np.array([line.label == INSIDE or bool(line.gold) for line in judged])
+    real = np.array([line.label != "out" for line in judged])  # unanswerable questions are in scope too
     strange = np.array([line.label == "out" for line in judged])
     least_scope = scope_threshold(chances[real], chances[strange])
     _say(f"scope, own lines out of fold, n {len(lines)}: {_kept(probability(odds), own, ~own, least_scope)}")
@@ -172,7 +172,7 @@ async def fit_follow_ups_file() -> None:
     """Fit what tells follow-ups from new topics and write follow_ups.json."""
     chance = random.Random(0)  # noqa: S311
     lines = [json.loads(text) for text in (HERE / "follow_up_lines.jsonl").read_text("utf-8").splitlines()]
-    alone = [line.query for line in read_set(HERE / "training_queries.jsonl").lines]
+    alone = [line.query for line in (*read_set(HERE / "training_queries.jsonl").lines, *scope_lines())]
     before = [chance.choice(lines)["before"] for _ in range(SWITCHES)]
     pairs = [(line["before"], line["question"], line["leans"]) for line in lines]
     pairs += [(first, then, False) for first, then in zip(before, chance.sample(alone, SWITCHES), strict=True)]

@@ -13,8 +13,8 @@ import numpy as np
 from smartstore_workflows.classifying import Logistic
 
 # In log odds. A follow-up that is searched alone is lost; a new topic that is searched with the old one is not, since
-# the encoder was trained to tell: so what is doubtful leans.
-LEAST = -0.7
+# the encoder was trained to tell, and a stranger's stays out of scope: so what is doubtful leans.
+LEAST = -1.8
 
 
 @dataclass(frozen=True, slots=True)
