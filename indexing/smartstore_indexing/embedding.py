@@ -1,12 +1,16 @@
 """Text as vectors, through LlamaIndex's BaseEmbedding: the encoder that ships with the project, in this process."""
 
 import asyncio
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import resources
 from typing import TypeVar
+
+# ONNX Runtime makes a device id in the home folder and reports to its maker when it is imported, unless told not to.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # noqa: TID251  it reads nothing else
 
 import numpy as np
 import onnxruntime

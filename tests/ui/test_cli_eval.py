@@ -154,7 +154,7 @@ def test_lines_tell_how_each_question_went(report: dict[str, Any]) -> None:
         for line in measured["lines"]:
             assert set(line) == LINE
             assert line["kind"] in ("answered", "refused", "not_found")
-            assert len(line["top"]) == 3
+            assert len(line["top"]) == (3 if line["in_scope"] else 0)  # what holds no letter is turned away unread
             assert bool(line["gold"]) == (measured["kind"] in ("queries", "multiturn"))
             assert 0 <= line["in_scope"] <= 1
             assert 0 <= line["found"] <= 1
@@ -185,7 +185,8 @@ def test_run_compared_with_itself_has_lost_nothing(results: dict[str, Result]) -
 
 def test_worst_misses_are_printed_with_what_was_found(results: dict[str, Result]) -> None:
     assert re.search(r"sample_unanswerable\.jsonl · 잘못된 \d+건 가운데 2건", results["same"].out)
-    assert results["same"].out.count("찾은 것 3:") == 4
+    shown = [int(number) for number in re.findall(r"가운데 (\d+)건", results["same"].out)]
+    assert results["same"].out.count("찾은 것 3:") == sum(shown) > 2
 
 
 def test_significant_loss_exits_with_4_and_leaves_json_alone(results: dict[str, Result]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from smartstore_indexing.embedding import DIMENSIONS, E5Embedding
 from smartstore_workflows.events import Turn
-from smartstore_workflows.follow_ups import FollowUpModel, follow_up_features
+from smartstore_workflows.follow_ups import LEAST, FollowUpModel, follow_up_features
 from smartstore_workflows.understanding import joined
 
 BEFORE = Turn(question="정산은 언제 되나요?", standalone="정산은 언제 되나요?", answer="답", kind="answered")
@@ -67,29 +67,30 @@ def e5() -> E5Embedding:
     return E5Embedding()
 
 
-def leans(e5: E5Embedding, question: str, before: Turn = BEFORE) -> bool:
+def odds(e5: E5Embedding, question: str, before: Turn = BEFORE) -> float:
     alone, within = (np.array(e5.get_query_embedding(text)) for text in (question, joined(before, question)))
-    return FollowUpModel.shipped().leans(alone, within)
+    return FollowUpModel.shipped().model.log_odds(follow_up_features(alone, within))
 
 
 def test_nearly_all_follow_ups_lean(e5: E5Embedding) -> None:
-    missed = [question for question in FOLLOW_UPS if not leans(e5, question)]
-    assert len(missed) <= 0.1 * len(FOLLOW_UPS), missed
+    missed = [question for question in FOLLOW_UPS if odds(e5, question) < LEAST]
+    assert len(missed) <= 0.05 * len(FOLLOW_UPS), missed
 
 
-def test_nearly_all_new_topics_stand_alone(e5: E5Embedding) -> None:
-    leaning = [question for question in NEW_TOPICS if leans(e5, question)]
-    assert len(leaning) <= 0.2 * len(NEW_TOPICS), leaning
+def test_new_topics_lean_less_than_follow_ups(e5: E5Embedding) -> None:
+    leaning, alone = ([odds(e5, question) for question in questions] for questions in (FOLLOW_UPS, NEW_TOPICS))
+    assert np.mean([[more > less for more in leaning] for less in alone]) >= 0.9  # the area under the curve
 
 
 def test_conversations_of_the_sample_are_told_apart(e5: E5Embedding) -> None:
     lines = [json.loads(line) for line in MULTITURN.read_text(encoding="utf-8").splitlines()]
-    right = []
+    found: dict[bool, list[bool]] = {True: [], False: []}
     for line in lines:
         asked = [message["content"] for message in line["history"] if message["role"] == "user"][-1]
         before = BEFORE.model_copy(update={"question": asked, "standalone": asked})
-        right.append(leans(e5, line["query"], before) == (line["query"] != line["standalone"]))
-    assert np.mean(right) >= 0.85
+        found[line["query"] != line["standalone"]].append(odds(e5, line["query"], before) >= LEAST)
+    assert np.mean(found[True]) >= 0.95
+    assert np.mean(found[False]) <= 0.4
 
 
 def test_features_are_the_vector_and_how_far_the_question_before_moves_it() -> None:

@@ -15,6 +15,7 @@ from smartstore_workflows import Chatbot
 from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.chatbot import new_id
 from smartstore_workflows.events import Asked, Passage
+from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.scope import ScopeModel
@@ -34,6 +35,7 @@ def stepping(bot: Chatbot, model: AnswerModel, steps: StepSettings) -> Chatbot:
         vectors=services.vectors,
         morphemes=services.morphemes,
         scope=ScopeModel.shipped(),
+        follow_ups=FollowUpModel.shipped(),
         model=model,
         timeout_seconds=30.0,
         steps=steps,

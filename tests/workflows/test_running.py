@@ -11,6 +11,7 @@ from smartstore_indexing.settings import EXTRACTIVE, OPENAI, OpenAISettings
 from smartstore_workflows import Chatbot
 from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.events import Outcome, QuestionAsked, TokenStreamed, Turn
+from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.running import events_of
 from smartstore_workflows.scope import ScopeModel
@@ -39,6 +40,7 @@ def workflow_of(bot: Chatbot, model: AnswerModel | None, timeout_seconds: float 
         vectors=services.vectors,
         morphemes=services.morphemes,
         scope=ScopeModel.shipped(),
+        follow_ups=FollowUpModel.shipped(),
         model=model,
         timeout_seconds=timeout_seconds,
     )
