@@ -78,7 +78,7 @@ async def test_follow_up_is_searched_answered_and_remembered_as_the_model_rewrot
     rewriting = stepping(bot, model, StepSettings(rewrite=True))
     session_id = await conversation(rewriting)
     before = stats(model_server)["chat"]
-    reply = await rewriting.ask(f"{FOLLOW_UP} [[reply: {WHOLE}]]", session_id=session_id)
+    reply = await rewriting.ask(f"그건 왜 그런 거예요? [[reply: {WHOLE}]]", session_id=session_id)
     assert stats(model_server)["chat"] == before + 2
     assert sent(model_server)[-1]["content"].endswith(f"<question>\n{WHOLE}\n</question>")
     assert reply.sources[0].id == (await bot.ask(WHOLE)).sources[0].id

@@ -424,10 +424,11 @@ async def test_what_is_sent_is_the_rules_the_faqs_in_fences_and_the_question(
 
 async def test_what_is_sent_holds_no_personal_data(model_bot: Chatbot, model_server: ModelServer) -> None:
     await model_bot.ask(f"{QUESTION} 제 번호는 010-1234-5678, 메일은 kim@example.com 입니다", session_id="masked")
-    await model_bot.ask(f"그럼 {QUESTION}", session_id="masked")
+    await model_bot.ask("그럼 서류는요?", session_id="masked")
     messages = sent(model_server)
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert "제 번호는 [전화번호], 메일은 [이메일] 입니다" in messages[1]["content"]
+    assert "[전화번호]" in messages[-1]["content"]
     everything = json.dumps(messages, ensure_ascii=False)
     assert "1234-5678" not in everything
     assert "kim@" not in everything

@@ -211,7 +211,7 @@ class AnswerWorkflow(Workflow):
         ctx.write_event_to_stream(SourcesFound(sources=sources))
         said: list[str] = []
         usage = Usage()
-        async with aclosing(model.stream(answer_messages(_told(asked), faqs, asked.history))) as answer:
+        async with aclosing(model.stream(answer_messages(asked.standalone, faqs, asked.history))) as answer:
             async for piece in answer:
                 if isinstance(piece, Usage):
                     usage = piece
@@ -240,11 +240,6 @@ async def stage(ctx: Context, name: StageName) -> AsyncIterator[None]:
         yield
     finally:
         ctx.write_event_to_stream(StageEnded(stage=name, milliseconds=(time.perf_counter() - started) * 1000))
-
-
-def _told(asked: Asked) -> str:
-    """Return the question for the model, which is told the conversation too."""
-    return asked.question if asked.before else asked.standalone
 
 
 def _stream(ctx: Context, text: str) -> None:
