@@ -211,7 +211,7 @@ class Trainer:
                 schedule.step()
                 step += 1
                 if step % 50 == 0 or step == steps:
-                    sys.stdout.write(f"{step}/{steps} " + " ".join(f"{float(loss):.3f}" for loss in losses) + "\n")
+                    sys.stdout.write(f"{step}/{steps} " + " ".join(f"{loss.item():.3f}" for loss in losses) + "\n")
                 if step == steps:
                     return
 
