@@ -20,7 +20,7 @@ BOS, PAD, EOS, UNKNOWN = 0, 1, 2, 3
 COMMON_PIECES = 12_000  # the vocabulary is ordered by frequency: of longer Latin pieces only these stay
 KOREAN = regex.compile(r"[▁\p{Hangul}\x21-\x7e]*\p{Hangul}[▁\p{Hangul}\x21-\x7e]*")
 LATIN = regex.compile(r"▁?[\x21-\x7e]+")
-LETTER = regex.compile(r"[\p{Han}\p{Latin}\p{P}\p{S}\p{N}\p{Hiragana}\p{Katakana}]")
+LETTER = regex.compile(r"[\x20-\u2ffe\u3000-\u30fe\u4e00-\u9fff\uff00-\U0010ffff]")  # of any script but rare ones
 
 
 def read_e5() -> tuple[dict[str, np.ndarray], list[tuple[str, float]]]:
