@@ -42,9 +42,8 @@ class Encoder:
         tokenizer.enable_padding(pad_id=PAD, pad_token=PAD_TOKEN)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # other threads need the cores between calls
+        # Other threads need the cores between calls.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         model = folder.joinpath("model.onnx").read_bytes()
         return tokenizer, onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
