@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from smartstore_indexing.embedding import DIMENSIONS, MODEL_NAME
 from smartstore_workflows.classifying import KernelMachine, Logistic
-from smartstore_workflows.events import Evidence, Kind
-from smartstore_workflows.scope import ScopeModel, TextJudgement, found_features, scope_features
+from smartstore_workflows.events import Evidence, Kind, ScopeJudged
+from smartstore_workflows.scope import ScopeModel, found_features, scope_features
 
-NOTHING = TextJudgement(0.0, 0.0)
+NOTHING = ScopeJudged(in_scope=0.0, answerable=0.0)
 # Positive near (1, 0, …), negative near (-1, 0, …).
 MACHINE = KernelMachine(
     support=np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32),
@@ -44,8 +44,8 @@ MODEL = ScopeModel(
 )
 
 
-def text(in_scope: float) -> TextJudgement:
-    return TextJudgement(in_scope, 0.0)
+def text(in_scope: float) -> ScopeJudged:
+    return ScopeJudged(in_scope=in_scope, answerable=0.0)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_machine_is_read_as_it_was_written() -> None:
     st.builds(Evidence, **dict.fromkeys(Evidence.model_fields, st.floats(-1e30, 1e30))),
 )
 def test_every_finite_finding_has_a_kind_and_probabilities(in_scope: float, answerable: float, found: Evidence) -> None:
-    judgement = MODEL.judge(TextJudgement(in_scope, answerable), found)
+    judgement = MODEL.judge(ScopeJudged(in_scope=in_scope, answerable=answerable), found)
     assert judgement.kind in ("answered", "refused", "not_found")
     assert 0 <= judgement.in_scope <= 1
     assert 0 <= judgement.found <= 1
@@ -121,6 +121,12 @@ def test_shipped_model_fits_the_embedder_and_the_evidence() -> None:
 
 def test_shipped_model_answers_what_is_surely_found_and_refuses_what_is_not() -> None:
     sure = evidence(best_cosine=0.95, lead=0.3, terms_found=1.0, grams_found=1.0)
-    assert ScopeModel.shipped().judge(TextJudgement(2.0, 1.0), sure).kind == "answered"
-    assert ScopeModel.shipped().judge(TextJudgement(2.0, -1.0), evidence(best_cosine=0.5)).kind == "not_found"
-    assert ScopeModel.shipped().judge(TextJudgement(-2.0, -1.0), evidence(best_cosine=0.4)).kind == "refused"
+    assert ScopeModel.shipped().judge(ScopeJudged(in_scope=2.0, answerable=1.0), sure).kind == "answered"
+    assert (
+        ScopeModel.shipped().judge(ScopeJudged(in_scope=2.0, answerable=-1.0), evidence(best_cosine=0.5)).kind
+        == "not_found"
+    )
+    assert (
+        ScopeModel.shipped().judge(ScopeJudged(in_scope=-2.0, answerable=-1.0), evidence(best_cosine=0.4)).kind
+        == "refused"
+    )

@@ -52,7 +52,7 @@ from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
 from smartstore_workflows.retrieving import FaqRetriever
-from smartstore_workflows.scope import Judgement, ScopeModel, TextJudgement
+from smartstore_workflows.scope import Judgement, ScopeModel
 from smartstore_workflows.suggesting import suggest
 from smartstore_workflows.understanding import accepts_offer, joined, searched, stand_alone, topic
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
@@ -115,8 +115,7 @@ class AnswerWorkflow(Workflow):
     async def filter(self, ctx: Context, ev: QuestionUnderstood) -> ScopeJudged:
         """Judge by its text whether the question is a SmartStore seller's."""
         async with stage(ctx, "filter"):
-            judged = self._scope.judge_text(await self._vectors.of(searched(ev.asked)))
-            return ScopeJudged(in_scope=judged.in_scope, answerable=judged.answerable)
+            return self._scope.judge_text(await self._vectors.of(searched(ev.asked)))
 
     @step(num_workers=1)
     async def retrieve(self, ctx: Context, ev: QuestionUnderstood) -> PassagesRetrieved:
@@ -131,6 +130,7 @@ class AnswerWorkflow(Workflow):
     ) -> AnswerWritten | None:
         """Decide how to answer, and write the answer; None while the other of filter and retrieve is out."""
         judgement = CHOSEN
+        passages: tuple[Passage, ...]
         if isinstance(ev, FollowUpChosen):
             asked, passages = ev.asked, (Passage(faq_id=ev.faq_id, score=1.0),)
         else:
@@ -138,8 +138,10 @@ class AnswerWorkflow(Workflow):
             if both is None:
                 return None
             judged, found = both
+            assert isinstance(judged, ScopeJudged)
+            assert isinstance(found, PassagesRetrieved)
             asked, passages = found.asked, found.passages
-            judgement = self._scope.judge(TextJudgement(judged.in_scope, judged.answerable), found.evidence)
+            judgement = self._scope.judge(judged, found.evidence)
         async with stage(ctx, "synthesize"):
             catalog = await self._retriever.catalog()
             unjudged = await self._write(ctx, asked, judgement.kind, passages, catalog)

@@ -29,11 +29,11 @@ from smartstore_indexing.settings import load_settings
 from smartstore_workflows.app import Services, build
 from smartstore_workflows.classifying import KernelMachine
 from smartstore_workflows.evaluation import Line, read_set
-from smartstore_workflows.events import Evidence, Turn
+from smartstore_workflows.events import Evidence, ScopeJudged, Turn
 from smartstore_workflows.follow_ups import LEAST, follow_up_features
 from smartstore_workflows.learning import FOLDS, RankedQuestion, fit_ranking, found_threshold, scope_threshold
 from smartstore_workflows.ranking import FEATURES
-from smartstore_workflows.scope import TextJudgement, found_features, scope_features
+from smartstore_workflows.scope import found_features, scope_features
 from smartstore_workflows.understanding import joined
 
 Array = np.ndarray
@@ -141,10 +141,18 @@ async def fit_scope_files(queries: Path, unanswerable: Path, labelled: Sequence[
     telling = vectors[-len(asked) - len(unanswered) :]
     asks = np.arange(len(telling)) < len(asked)
     answerable, unseen_asks = machine(telling, asks), unseen_margins(telling, asks)
-    weighed_found = [found_features(TextJudgement(0.0, at), found) for at, found in zip(unseen_asks, told, strict=True)]
-    texts = [TextJudgement(text.margin(vector), answerable.margin(vector)) for vector in judged_vectors]
+    weighed_found = [
+        found_features(ScopeJudged(in_scope=0.0, answerable=at), found)
+        for at, found in zip(unseen_asks, told, strict=True)
+    ]
+    texts = [
+        ScopeJudged(in_scope=text.margin(vector), answerable=answerable.margin(vector)) for vector in judged_vectors
+    ]
 
-    weighed = [scope_features(TextJudgement(at, 0.0), found) for at, found in zip(unseen, evidence, strict=True)]
+    weighed = [
+        scope_features(ScopeJudged(in_scope=at, answerable=0.0), found)
+        for at, found in zip(unseen, evidence, strict=True)
+    ]
     scope, odds = logistic(np.array(weighed), own, STRENGTH)
     chances = probability(log_odds(scope, [scope_features(*both) for both in zip(texts, judged_evidence, strict=True)]))
     real = np.array([line.label != "out" for line in judged])  # unanswerable questions are in scope too

@@ -13,7 +13,7 @@ from importlib import resources
 import numpy as np
 
 from smartstore_workflows.classifying import KernelMachine, Logistic
-from smartstore_workflows.events import Evidence, Kind
+from smartstore_workflows.events import Evidence, Kind, ScopeJudged
 
 # The machine that knows what the FAQ it was trained on lacks may move the cosine by .01 at most. With more say it tells
 # more unanswerable questions of that FAQ (.725 instead of .675 of the development lines), fewer of another (.73
@@ -28,14 +28,6 @@ class Judgement:
     kind: Kind
     in_scope: float
     found: float
-
-
-@dataclass(frozen=True, slots=True)
-class TextJudgement:
-    """What the text alone says, as margins: in scope above 0, of a kind that the FAQ answers above 0."""
-
-    in_scope: float
-    answerable: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +57,11 @@ class ScopeModel:
             least_found=stored["least_found"],
         )
 
-    def judge_text(self, vector: np.ndarray) -> TextJudgement:
+    def judge_text(self, vector: np.ndarray) -> ScopeJudged:
         """Return what a question's vector (384,) says alone."""
-        return TextJudgement(self.text.margin(vector), self.answerable.margin(vector))
+        return ScopeJudged(in_scope=self.text.margin(vector), answerable=self.answerable.margin(vector))
 
-    def judge(self, text: TextJudgement, evidence: Evidence) -> Judgement:
+    def judge(self, text: ScopeJudged, evidence: Evidence) -> Judgement:
         """Return how the question is to be answered, given both steps' findings."""
         in_scope = _probability(self.scope.log_odds(scope_features(text, evidence)))
         found = _probability(self.found.log_odds(found_features(text, evidence)))
@@ -77,13 +69,13 @@ class ScopeModel:
         return Judgement(kind if in_scope >= self.least_scope else "refused", in_scope, found)
 
 
-def scope_features(text: TextJudgement, evidence: Evidence) -> np.ndarray:
+def scope_features(text: ScopeJudged, evidence: Evidence) -> np.ndarray:
     """Return the features (5,) that tell whether a question is in scope."""
     found = [evidence.best_cosine, evidence.lead, evidence.terms_found, evidence.grams_found]
     return np.array([text.in_scope, *found], dtype=np.float32)
 
 
-def found_features(text: TextJudgement, evidence: Evidence) -> np.ndarray:
+def found_features(text: ScopeJudged, evidence: Evidence) -> np.ndarray:
     """Return the feature (1,) that tells whether an FAQ answers: the best cosine, moved by what the text says.
 
     More were tried, and tell no better on the development lines: the lead over the next FAQs, the ranking's
