@@ -20,8 +20,9 @@ setup-dev: .venv/.installed-dev  ## 개발과 시험에 필요한 것까지 설�
 	@PYTHON=$(PYTHON) bash deploy/setup.sh requirements.lock
 	@touch $@
 
-.venv/.installed-dev: requirements-dev.lock pyproject.toml deploy/setup.sh
+.venv/.installed-dev: requirements-dev.lock pyproject.toml deploy/setup.sh deploy/test_servers.sh
 	@PYTHON=$(PYTHON) bash deploy/setup.sh requirements-dev.lock
+	@bash deploy/test_servers.sh
 	@touch .venv/.installed $@
 
 run: setup  ## 챗봇을 시작합니다 (FAQ=파일 을 주면 그 FAQ로)

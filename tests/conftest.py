@@ -1,6 +1,7 @@
 """What the tests share: one index of the sample FAQ, one open bot, the scripted model server, and waiting."""
 
 import asyncio
+import secrets
 import shutil
 import socket
 import subprocess
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from smartstore_indexing.settings import Settings, load_settings
+from smartstore_indexing.settings import RedisSettings, Settings, load_settings
 from smartstore_workflows import Chatbot
 from smartstore_workflows.app import build
 
@@ -80,12 +82,71 @@ class ModelServer:
             return str(answer.read().decode())
 
 
+def free_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisProcess:
+    """A real redis-server of the tests' own, which a test may end and start again; it keeps nothing on disk."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        program = shutil.which("redis-server")
+        assert program, "redis-server is missing: `make setup-dev` installs it"
+        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen([*command, "--dir", "/"], stdout=subprocess.DEVNULL)
+        wait_until(self._pongs, START_SECONDS)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=10)
+            self._process = None
+
+    def _pongs(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisProcess]:
+    """Start a redis-server for all tests; each takes a prefix of its own, and none may end it."""
+    server = RedisProcess()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_settings(shared_redis: RedisProcess) -> RedisSettings:
+    """Return settings that name the tests' redis-server and a prefix of this test's own."""
+    return RedisSettings(url=SecretStr(shared_redis.url), prefix=f"test-{secrets.token_hex(8)}")
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisProcess]:
+    """Start a redis-server of this test's own, to end and start as it likes."""
+    server = RedisProcess()
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def model_server() -> Iterator[ModelServer]:
     """Start the scripted model server on a free loopback port, and end it by its process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, str(STUB), "--port", str(port), "--ttft-ms", "20", "--token-ms", "2", "--tokens", "20"]
     with subprocess.Popen(command) as process:
         try:

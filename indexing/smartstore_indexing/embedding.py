@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import resources
+from itertools import islice
 from typing import TypeVar
 
 # ONNX Runtime makes a device id in the home folder and reports to its maker when it is imported, unless told not to.
@@ -79,8 +80,16 @@ class E5Embedding(BaseEmbedding):
         """Return the name that LlamaIndex serializes."""
         return "E5Embedding"
 
+    async def aget_query_embeddings(self, queries: Sequence[str]) -> np.ndarray:
+        """Return the vectors of at most BATCH questions, (n, 384) float32, unit length, from one call."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._query_vectors, queries)
+
+    def _query_vectors(self, queries: Sequence[str]) -> np.ndarray:
+        return self._encoder.vectors([f"query: {query}" for query in queries])
+
     def _get_query_embedding(self, query: str) -> list[float]:
-        return _floats(self._encoder.vectors([f"query: {query}"]))[0]
+        return _floats(self._query_vectors([query]))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
@@ -102,28 +111,43 @@ class E5Embedding(BaseEmbedding):
 
 
 class QueryVectors:
-    """The vectors of questions, computed once: the last `size` are kept, and steps that ask at once share the work."""
+    """The vectors of questions, computed once: the last `size` are kept, and those that come at once share calls."""
 
-    def __init__(self, embedding: BaseEmbedding, *, size: int = 512) -> None:
+    def __init__(self, embedding: E5Embedding, *, size: int = 512) -> None:
         """Hold the embedding model; `size` vectors of 384 float32 take 1.5 KiB each."""
         self._embedding = embedding
         self._size = size
-        self._vectors: OrderedDict[str, asyncio.Task[np.ndarray]] = OrderedDict()
+        self._vectors: OrderedDict[str, asyncio.Future[np.ndarray]] = OrderedDict()
+        self._waiting: dict[str, asyncio.Future[np.ndarray]] = {}
+        self._computing: asyncio.Task[None] | None = None
 
     async def of(self, question: str) -> np.ndarray:
         """Return the question's vector, (384,) float32, unit length."""
-        task = self._vectors.get(question)
-        if task is None or task.cancelled() or (task.done() and task.exception() is not None):
+        vector = self._vectors.get(question)
+        if vector is None or (vector.done() and (vector.cancelled() or vector.exception() is not None)):
             # No await between these lines = atomic in asyncio.
-            task = asyncio.create_task(self._compute(question))
-            self._vectors[question] = task
+            vector = asyncio.get_running_loop().create_future()
+            self._vectors[question] = self._waiting[question] = vector
             if len(self._vectors) > self._size:
                 self._vectors.popitem(last=False)
+            if self._computing is None or self._computing.done():
+                self._computing = asyncio.create_task(self._compute())
         self._vectors.move_to_end(question)
-        return await asyncio.shield(task)  # another step may be waiting for the same vector
+        return await asyncio.shield(vector)  # another step may be waiting for the same vector
 
-    async def _compute(self, question: str) -> np.ndarray:
-        return np.asarray(await self._embedding.aget_query_embedding(question), dtype=np.float32)
+    async def _compute(self) -> None:
+        """Compute what waits, the first that came first, until nothing does."""
+        while self._waiting:
+            questions = list(islice(self._waiting, BATCH))
+            batch = [self._waiting.pop(question) for question in questions]
+            try:
+                vectors = await self._embedding.aget_query_embeddings(questions)
+            except Exception as error:  # noqa: BLE001  whoever asked is told, whatever it is
+                for vector in batch:
+                    vector.set_exception(error)
+            else:
+                for waiting, computed in zip(batch, vectors, strict=True):
+                    waiting.set_result(computed)
 
 
 def _floats(vectors: np.ndarray) -> list[list[float]]:

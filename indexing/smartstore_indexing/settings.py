@@ -58,6 +58,16 @@ class StepSettings(Group):
     )
 
 
+class RedisSettings(Group):
+    """Where conversations, cached answers and limits live when several processes share them."""
+
+    url: SecretStr = Field(
+        SecretStr(""), description="Redis 주소 (redis://호스트:6379/0). 비우면 데이터 폴더의 SQLite 파일을 씁니다."
+    )
+    prefix: str = Field("smartstore", pattern=r"^[a-z][a-z0-9_-]{0,63}$", description="Redis 키의 앞부분.")
+    timeout_seconds: float = Field(1.0, gt=0, le=30, description="Redis 호출 하나의 제한 시간(초).")
+
+
 class MemorySettings(Group):
     """How much of a conversation is kept."""
 
@@ -106,6 +116,7 @@ class Settings(BaseSettings):
     milvus: MilvusSettings = MilvusSettings()
     openai: OpenAISettings = OpenAISettings()
     steps: StepSettings = StepSettings()
+    redis: RedisSettings = RedisSettings()
     memory: MemorySettings = MemorySettings()
 
     @model_validator(mode="after")

@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from conftest import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -74,16 +75,16 @@ def test_batches_keep_the_order() -> None:
 class WaitingEmbedding(E5Embedding):
     """The real embedding, which keeps the questions it was asked and computes them when it is let go."""
 
-    _asked: list[str] = PrivateAttr(default_factory=list)
+    _asked: list[list[str]] = PrivateAttr(default_factory=list)
     _go: threading.Event = PrivateAttr(default_factory=threading.Event)
     _refused: set[str] = PrivateAttr(default_factory=set)
 
-    def _get_query_embedding(self, query: str) -> list[float]:
-        self._asked.append(query)
+    def _query_vectors(self, queries: Sequence[str]) -> np.ndarray:
+        self._asked.append(list(queries))
         self._go.wait(30)
-        if query in self._refused:
-            raise ValueError(query)
-        return super()._get_query_embedding(query)
+        if refused := self._refused.intersection(queries):
+            raise ValueError(*refused)
+        return super()._query_vectors(queries)
 
 
 @pytest.fixture
@@ -98,11 +99,25 @@ async def test_questions_asked_at_once_share_the_work(waiting: WaitingEmbedding)
     asking = [asyncio.ensure_future(vectors.of("언제?")) for _ in range(10)]
     waiting._go.set()
     found = await asyncio.gather(*asking)
-    assert waiting._asked == ["언제?"]
+    assert waiting._asked == [["언제?"]]
     assert all(vector is found[0] for vector in found)
     assert found[0].shape == (DIMENSIONS,)
     assert found[0].dtype == np.float32
     assert await vectors.of("언제?") is found[0]
+
+
+async def test_questions_that_wait_share_a_call_and_keep_their_vectors(waiting: WaitingEmbedding) -> None:
+    vectors = QueryVectors(waiting)
+    first = asyncio.ensure_future(vectors.of("먼저 온 질문"))
+    await asyncio.to_thread(wait_until, lambda: bool(waiting._asked))
+    questions = [f"{number}번째 질문은 언제 답하나요?" for number in range(BATCH + 2)]
+    asking = [asyncio.ensure_future(vectors.of(question)) for question in questions]
+    await asyncio.sleep(0)  # all of them wait now
+    waiting._go.set()
+    found = [await first, *await asyncio.gather(*asking)]
+    assert waiting._asked == [["먼저 온 질문"], questions[:BATCH], questions[BATCH:]]
+    alone = [waiting.get_query_embedding(question) for question in ["먼저 온 질문", *questions]]
+    assert np.allclose(found, alone, atol=1e-5)
 
 
 async def test_only_the_last_used_questions_are_kept(waiting: WaitingEmbedding) -> None:
@@ -110,7 +125,7 @@ async def test_only_the_last_used_questions_are_kept(waiting: WaitingEmbedding) 
     vectors = QueryVectors(waiting, size=2)
     for question in ("가", "나", "가", "다", "가", "나"):
         await vectors.of(question)
-    assert waiting._asked == ["가", "나", "다", "나"]
+    assert waiting._asked == [["가"], ["나"], ["다"], ["나"]]
 
 
 async def test_cancelled_waiter_takes_nothing_from_the_others(waiting: WaitingEmbedding) -> None:
@@ -122,7 +137,7 @@ async def test_cancelled_waiter_takes_nothing_from_the_others(waiting: WaitingEm
         await first
     waiting._go.set()
     assert (await second).shape == (DIMENSIONS,)
-    assert waiting._asked == ["언제?"]
+    assert waiting._asked == [["언제?"]]
 
 
 async def test_failure_is_not_kept(waiting: WaitingEmbedding) -> None:

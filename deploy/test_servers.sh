@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Installs the servers that the tests start themselves, where they are missing. `make setup-dev` calls it.
+set -euo pipefail
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif sudo -n true 2>/dev/null; then sudo "$@"
+    else return 1; fi
+}
+
+packages=()
+command -v redis-server >/dev/null || packages+=(redis-server)
+[ ${#packages[@]} = 0 ] && exit 0
+
+echo "시험에 쓰는 서버를 설치합니다: ${packages[*]}…" >&2
+# RUNLEVEL=1: Debian's packages would start a server of their own.
+{ as_root apt-get update -qq &&
+    as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null; } || {
+    echo "설치하지 못했습니다. 관리자에게 다음을 요청해 주세요: sudo apt-get install ${packages[*]}" >&2
+    exit 1
+}
