@@ -11,19 +11,24 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from smartstore_indexing.settings import RedisSettings, Settings, load_settings
+from smartstore_indexing.setting_groups import RedisSettings
+from smartstore_indexing.settings import Settings, load_settings
 from smartstore_workflows import Chatbot
-from smartstore_workflows.app import build
+from smartstore_workflows.answering import AnswerWorkflow
+from smartstore_workflows.app import Services, build
+from smartstore_workflows.follow_ups import FollowUpModel
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 REAL_FAQ = SHARED / "data" / "final_result.pkl"
 STUB = Path(__file__).parent / "servers" / "stub_openai.py"
 START_SECONDS = 30.0
+pytest_plugins = ["served"]  # the servers under test, shared by all files
 
 
 def settings_for(data_dir: Path, **overrides: object) -> Settings:
@@ -68,6 +73,20 @@ async def bot(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> As
     async with Chatbot(settings_for(Path(folder))) as opened:
         await opened.warm_up()
         yield opened
+
+
+def workflow_over(services: Services, **changes: Any) -> AnswerWorkflow:
+    """Return a workflow over an open index, which takes seconds to load, with parts of the test's own; no cache."""
+    parts: dict[str, Any] = {
+        "retriever": services.retriever,
+        "vectors": services.vectors,
+        "morphemes": services.morphemes,
+        "scope": services.scope,
+        "follow_ups": FollowUpModel.shipped(),
+        "model": None,
+        "timeout_seconds": 30.0,
+    }
+    return AnswerWorkflow(**parts | changes)
 
 
 @dataclass(frozen=True)

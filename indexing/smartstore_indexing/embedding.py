@@ -4,11 +4,11 @@ import asyncio
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 # ONNX Runtime makes a device id in the home folder and reports to its maker when it is imported, unless told not to.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # noqa: TID251  it reads nothing else
@@ -110,12 +110,23 @@ class E5Embedding(BaseEmbedding):
             return await asyncio.to_thread(self._get_text_embeddings, texts)
 
 
+class SharedVectors(Protocol):
+    """Vectors of questions that other processes computed. It never fails: what it cannot do it leaves."""
+
+    async def get(self, questions: Sequence[str]) -> list[np.ndarray | None]:
+        """Return each question's vector (384,) float32, None where none is kept."""
+
+    async def put(self, vectors: Mapping[str, np.ndarray]) -> None:
+        """Keep the vectors of questions."""
+
+
 class QueryVectors:
     """The vectors of questions, computed once: the last `size` are kept, and those that come at once share calls."""
 
-    def __init__(self, embedding: E5Embedding, *, size: int = 512) -> None:
+    def __init__(self, embedding: E5Embedding, *, size: int = 512, shared: SharedVectors | None = None) -> None:
         """Hold the embedding model; `size` vectors of 384 float32 take 1.5 KiB each."""
         self._embedding = embedding
+        self._shared = shared
         self._size = size
         self._vectors: OrderedDict[str, asyncio.Future[np.ndarray]] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[np.ndarray]] = {}
@@ -141,13 +152,24 @@ class QueryVectors:
             questions = list(islice(self._waiting, BATCH))
             batch = [self._waiting.pop(question) for question in questions]
             try:
-                vectors = await self._embedding.aget_query_embeddings(questions)
+                vectors = await self._vectors_of(questions)
             except Exception as error:  # noqa: BLE001  whoever asked is told, whatever it is
                 for vector in batch:
                     vector.set_exception(error)
             else:
                 for waiting, computed in zip(batch, vectors, strict=True):
                     waiting.set_result(computed)
+
+    async def _vectors_of(self, questions: Sequence[str]) -> Sequence[np.ndarray]:
+        if self._shared is None:
+            return list(await self._embedding.aget_query_embeddings(questions))
+        found = dict(zip(questions, await self._shared.get(questions), strict=True))
+        missing = [question for question, vector in found.items() if vector is None]
+        if missing:
+            computed = dict(zip(missing, await self._embedding.aget_query_embeddings(missing), strict=True))
+            await self._shared.put(computed)
+            found |= computed
+        return [vector for vector in found.values() if vector is not None]
 
 
 def _floats(vectors: np.ndarray) -> list[list[float]]:

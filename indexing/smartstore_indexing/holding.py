@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smartstore_indexing.errors import FolderInUse, StoreUnavailable
@@ -33,23 +33,32 @@ def held(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise FolderInUse(
-                f"데이터 폴더 {folder}을(를) {_holder(folder)} 쓰고 있습니다. 먼저 종료해 주세요."
-            ) from error
+            raise _in_use(folder) from error
         try:
             file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "command": _command()}).encode())
+            file.write(json.dumps(_self()).encode())
         except OSError:
             pass  # who holds it is only said better with it: on a full disk the lock holds all the same
         yield
 
 
-def _holder(folder: Path) -> str:
+def announce(folder: Path, url: str) -> None:
+    """Tell others at which address the process that holds the folder can be asked; called by that process."""
+    with suppress(OSError):  # as in `held`
+        (folder / HOLDER).write_text(json.dumps({**_self(), "url": url}), encoding="utf-8")
+
+
+def _in_use(folder: Path) -> FolderInUse:
     try:
         holder = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
-        return f"다른 프로세스({holder['command']}, PID {holder['pid']})가"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "다른 프로세스가"
+        name, url = f"다른 프로세스({holder['command']}, PID {holder['pid']})가", str(holder.get("url", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        name, url = "다른 프로세스가", ""
+    return FolderInUse(f"데이터 폴더 {folder}을(를) {name} 쓰고 있습니다. 먼저 종료해 주세요.", url=url)
+
+
+def _self() -> dict[str, object]:
+    return {"pid": os.getpid(), "command": _command()}
 
 
 def _command() -> str:

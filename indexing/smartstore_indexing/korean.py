@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 
@@ -11,6 +12,23 @@ from kiwipiepy import Kiwi, Token
 CONTENT_TAGS = frozenset({"NNG", "NNP", "NR", "VV", "VA", "XR", "MAG", "SL", "SN", "SH", "W_SERIAL"})
 NOUN_TAGS = frozenset({"NNG", "NNP"})
 MAX_CHARACTERS = 4_000  # twice the longest question
+
+
+@dataclass(frozen=True, slots=True)
+class Morpheme:
+    """One morpheme: its form in lower case, its tag without a suffix, and whether Kiwi's dictionary holds it."""
+
+    form: str
+    tag: str
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as Kiwi reads it, and the natural logarithm of its probability: broken Korean is improbable."""
+
+    morphemes: tuple[Morpheme, ...]
+    likelihood: float
 
 
 class Morphemes:
@@ -44,6 +62,12 @@ class Morphemes:
         """Return the content morphemes of each text joined by blanks, tokenized by all cores."""
         tokenized = self._loaded().tokenize([text[:MAX_CHARACTERS] for text in texts])
         return [" ".join(_terms(tokens)) for tokens in tokenized]
+
+    def read(self, text: str) -> Reading:
+        """Return all morphemes of a text, particles and endings too."""
+        tokens, likelihood = self._loaded().analyze(text[:MAX_CHARACTERS])[0]
+        found = (Morpheme(token.form.lower(), token.tag.partition("-")[0], not token.oov) for token in tokens)
+        return Reading(tuple(found), likelihood)
 
     def _loaded(self) -> Kiwi:
         with self._loading:

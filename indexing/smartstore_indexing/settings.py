@@ -6,73 +6,29 @@ from pathlib import Path
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from smartstore_indexing.errors import Misconfigured
 from smartstore_indexing.loading import SAMPLE
+from smartstore_indexing.setting_groups import (
+    CacheSettings,
+    Group,
+    LimitSettings,
+    MemorySettings,
+    MilvusSettings,
+    OpenAISettings,
+    RedisSettings,
+    ServerSettings,
+    StepSettings,
+    StreamSettings,
+    WatchSettings,
+)
 
 PREFIX = "SMARTSTORE_"
 ENV_FILE = ".env"
 EMBEDDED_MILVUS = "milvus.db"
 EXTRACTIVE, OPENAI = "extractive", "openai"
-
-
-class Group(BaseModel):
-    """A group of settings; a misspelt name is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MilvusSettings(Group):
-    """Where the vectors live."""
-
-    uri: str = Field("", description="Milvus 주소. 비우면 데이터 폴더의 Milvus Lite 파일을 씁니다.")
-    token: SecretStr = Field(SecretStr(""), description="Milvus 인증 토큰 (사용자:비밀번호).")
-    alias: str = Field(
-        "smartstore_faq", pattern=r"^[a-z][a-z0-9_]{0,63}$", description="검색이 읽는 별칭(alias)의 이름."
-    )
-    timeout_seconds: float = Field(30.0, gt=0, le=300, description="Milvus 호출 하나의 제한 시간(초).")
-
-
-class OpenAISettings(Group):
-    """The OpenAI model, used when there is a key."""
-
-    model: str = Field("gpt-4.1-mini", min_length=1, description="OpenAI 모델 이름.")
-    temperature: float = Field(0.1, ge=0, le=2, description="낮을수록 같은 질문에 같은 답을 합니다.")
-    max_tokens: int = Field(800, ge=16, le=16_384, description="답변 하나의 최대 토큰 수.")
-    context_window: int = Field(128_000, ge=2_048, description="모델이 읽을 수 있는 토큰 수.")
-    timeout_seconds: float = Field(30.0, gt=0, le=300, description="모델 호출 하나의 제한 시간(초).")
-    max_retries: int = Field(1, ge=0, le=5, description="첫 토큰 전에 실패했을 때 다시 시도하는 횟수.")
-
-
-class StepSettings(Group):
-    """The optional steps that the model makes before an answer; each is one more call."""
-
-    rewrite: bool = Field(
-        False, description="true면 앞 대화에 기대는 질문을 모델이 홀로 뜻이 통하는 질문으로 고쳐 씁니다."
-    )
-    rerank: bool = Field(False, description="true면 찾은 FAQ의 순서를 모델이 다시 정합니다.")
-    timeout_seconds: float = Field(
-        5.0, gt=0, le=300, description="이 단계 하나의 제한 시간(초). 넘으면 그 단계 없이 답합니다."
-    )
-
-
-class RedisSettings(Group):
-    """Where conversations, cached answers and limits live when several processes share them."""
-
-    url: SecretStr = Field(
-        SecretStr(""), description="Redis 주소 (redis://호스트:6379/0). 비우면 데이터 폴더의 SQLite 파일을 씁니다."
-    )
-    prefix: str = Field("smartstore", pattern=r"^[a-z][a-z0-9_-]{0,63}$", description="Redis 키의 앞부분.")
-    timeout_seconds: float = Field(1.0, gt=0, le=30, description="Redis 호출 하나의 제한 시간(초).")
-
-
-class MemorySettings(Group):
-    """How much of a conversation is kept."""
-
-    max_turns: int = Field(20, ge=1, le=200, description="대화 하나에 보관하는 문답 수.")
-    days: float = Field(3.0, gt=0, le=365, description="마지막으로 쓴 뒤 대화를 보관하는 날 수.")
 
 
 class Settings(BaseSettings):
@@ -117,7 +73,12 @@ class Settings(BaseSettings):
     openai: OpenAISettings = OpenAISettings()
     steps: StepSettings = StepSettings()
     redis: RedisSettings = RedisSettings()
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    stream: StreamSettings = StreamSettings()
     memory: MemorySettings = MemorySettings()
+    cache: CacheSettings = CacheSettings()
+    watch: WatchSettings = WatchSettings()
 
     @model_validator(mode="after")
     def _timeouts_nest(self) -> "Settings":

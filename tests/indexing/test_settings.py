@@ -12,7 +12,8 @@ from pydantic import BaseModel, SecretStr
 
 from smartstore_indexing.errors import Misconfigured
 from smartstore_indexing.loading import SAMPLE
-from smartstore_indexing.settings import Group, Settings, load_settings, variables
+from smartstore_indexing.setting_groups import Group
+from smartstore_indexing.settings import Settings, load_settings, variables
 
 EXAMPLE = ROOT / ".env.example"
 SERVERS = (
@@ -49,7 +50,7 @@ def test_defaults_need_nothing_and_name_the_bundled_faq(environment: pytest.Monk
     assert settings.milvus_uri == str(settings.data_dir / "milvus.db")
 
 
-@pytest.mark.parametrize("name", ["SMARTSTORE_FAQS", "smartstore_data_dri", "SMARTSTORE_", "SMARTSTORE_REDIS__URL"])
+@pytest.mark.parametrize("name", ["SMARTSTORE_FAQS", "smartstore_data_dri", "SMARTSTORE_", "SMARTSTORE_RABBIT__URL"])
 def test_unknown_variable_is_refused_by_its_name(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.setenv(name, "1")
     assert name in complaint()

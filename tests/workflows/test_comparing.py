@@ -17,7 +17,7 @@ from smartstore_workflows.comparing import (
     read_baseline,
     verdict,
 )
-from smartstore_workflows.evaluation import Judged, LabelledSet, Line, SetKind
+from smartstore_workflows.evaluation import Judged, LabelledSet, Line, Pair, SetKind
 from smartstore_workflows.events import Kind
 from smartstore_workflows.results import Evaluation, Measured, as_json, measure
 
@@ -154,5 +154,25 @@ def test_verdict_turns_round_with_the_sign(one: float, other: float, higher_is_w
     assert verdict((low, high), higher_is_worse=not higher_is_worse) == opposite[found]
 
 
-def test_no_main_metric_is_better_when_lower() -> None:
-    assert all(not set(MAIN[kind]) & set(HIGHER_IS_WORSE[kind]) for kind in MAIN)
+def test_false_hits_are_the_one_main_metric_that_is_better_when_lower() -> None:
+    assert {name for kind in MAIN for name in set(MAIN[kind]) & set(HIGHER_IS_WORSE[kind])} == {"false_hits"}
+
+
+def pairs(*reused: tuple[bool, bool]) -> Measured:
+    """Return measured pairs, each as whether it asks the same and whether the second answer was the first's."""
+    lines = [Pair(id=str(number), a="앞", b="뒤", same=same) for number, (same, _) in enumerate(reused)]
+    judged = [Judged(line, "answered", 0, cached=cached) for line, (_, cached) in zip(lines, reused, strict=True)]
+    return measure(LabelledSet("pairs.jsonl", "cache_pairs", lines), judged)
+
+
+def test_hits_of_cache_pairs_are_counts() -> None:
+    found = compared(pairs(*[(True, False)] * 20), pairs(*[(True, True)] * 20))
+    assert (found.changes["true_hits"].before, found.changes["true_hits"].now) == (0, 20)
+    assert found.changes["true_hits"].interval == (20, 20)
+    assert found.changes["true_hits"].verdict == "gain"
+
+
+def test_more_false_hits_are_a_loss() -> None:
+    found = compared(pairs(*[(False, False)] * 20), pairs(*[(False, True)] * 20))
+    assert found.changes["false_hits"].verdict == "loss"
+    assert found.lost

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -13,14 +14,18 @@ from smartstore_workflows.evaluation import (
     LabelledSet,
     Line,
     Message,
+    Pair,
     SetKind,
     group_of,
     judge,
+    judge_pairs,
     metrics,
     read_set,
     turns_of,
 )
 from smartstore_workflows.events import Answered, AnswerWritten, Asked, Kind, Outcome, Passage, Turn
+from smartstore_workflows.misses import misses
+from smartstore_workflows.reusing import asked_after
 
 DATA = Path(__file__).parent.parent / "data"
 KINDS: dict[str, SetKind] = {
@@ -28,6 +33,7 @@ KINDS: dict[str, SetKind] = {
     "sample_multiturn.jsonl": "multiturn",
     "sample_scope.jsonl": "scope",
     "sample_unanswerable.jsonl": "unanswerable",
+    "cache_pairs.jsonl": "cache_pairs",
 }
 BAD = {
     "empty": b"",
@@ -38,7 +44,9 @@ BAD = {
     "a number": b"1\n",
     "null": b"null\n",
     "no id": b'{"query": "a"}\n',
-    "no query": b'{"id": "a", "a": "x", "b": "y", "same": true}\n',
+    "no query": b'{"id": "a", "text": "x"}\n',
+    "half a pair": b'{"id": "a", "a": "x", "same": true}\n',
+    "pair without a label": b'{"id": "a", "a": "x", "b": "y"}\n',
     "empty query": b'{"id": "a", "query": ""}\n',
     "gold is no list": b'{"id": "a", "query": "b", "gold": 3}\n',
     "unknown label": b'{"id": "a", "query": "b", "label": "maybe"}\n',
@@ -112,6 +120,28 @@ def test_refused_and_not_found_queries_are_misses_at_every_rank(kind: SetKind) -
     assert metrics(kind, found) == pytest.approx(
         {"hit@1": 1 / 4, "hit@3": 1 / 4, "hit@10": 1 / 4, "mrr": 1 / 4, "refused": 1 / 4, "not_found": 2 / 4}
     )
+
+
+def test_true_and_false_hits_of_cache_pairs_are_counted() -> None:
+    reused = [(True, True), (True, True), (True, False), (False, True), (False, False)]
+    found = [Judged(Pair(id="x", a="앞", b="뒤", same=same), "answered", 0, cached=cached) for same, cached in reused]
+    assert metrics("cache_pairs", found) == {"true_hits": pytest.approx(2), "false_hits": 1}
+    assert metrics("cache_pairs", found[:3]) == {"true_hits": pytest.approx(2)}
+    assert [item.line.same for item in misses("cache_pairs", found) if isinstance(item.line, Pair)] == [False, True]
+
+
+async def test_pair_is_judged_by_where_the_second_answer_came_from(bot: Chatbot) -> None:
+    same, other = (
+        Pair(id="x", a="판매 페널티는 어떤 경우에 받나요?", b=question, same=True, kind="typo")
+        for question in ("판매 페널티는 어떤 경우에 받나여?", "판매 페널티는 어떤 경우에 없어지나요?")
+    )
+    unreadable = Pair(id="x", a="?", b="??", same=True)
+    labelled = LabelledSet("pairs.jsonl", "cache_pairs", [same, other, unreadable])
+    done: list[None] = []
+    found = await judge_pairs(labelled, partial(asked_after, bot.services), lambda: done.append(None))
+    assert [item.cached for item in found] == [True, False, False]
+    assert len(done) == 3
+    assert group_of("cache_pairs", same) == "typo"
 
 
 @pytest.mark.parametrize(("rank", "hits"), [(1, "111"), (3, "011"), (4, "001"), (10, "001"), (11, "000"), (0, "000")])

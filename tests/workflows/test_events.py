@@ -9,6 +9,7 @@ from workflows.context import JsonSerializer
 from smartstore_workflows import events
 from smartstore_workflows.events import (
     Answered,
+    AnswerRecalled,
     AnswerWritten,
     Asked,
     Evidence,
@@ -21,6 +22,7 @@ from smartstore_workflows.events import (
     QuestionAsked,
     QuestionUnderstood,
     Refused,
+    RememberedAnswer,
     Restarted,
     ScopeJudged,
     Source,
@@ -61,12 +63,16 @@ WRITTEN = AnswerWritten(
     in_scope=0.75,
     found=0.5,
 )
+REMEMBERED = RememberedAnswer(
+    question="서류가 필요해요?", text="서류는 없습니다. [1]", citations=("a1",), sources=(SOURCE,), passages=(PASSAGE,)
+)
 REFUSAL = AnswerWritten(asked=ASKED, kind="refused", text="거절", passages=(PASSAGE,))
 SUGGESTION = Suggestion(text="서류가 필요한지 안내해 드릴까요?", faq_id="b2")
 EXAMPLES: list[Start | Fact | Stop] = [
     QuestionAsked(question="그럼 서류는요?", history=(TURN,), faq_id="b2", model="openai"),
     QuestionUnderstood(asked=ASKED),
     FollowUpChosen(asked=ASKED, faq_id="b2"),
+    AnswerRecalled(asked=ASKED, answer=REMEMBERED),
     ScopeJudged(in_scope=1.5, answerable=0.5),
     PassagesRetrieved(asked=ASKED, passages=(PASSAGE,), evidence=EVIDENCE),
     WRITTEN,
@@ -79,7 +85,7 @@ EXAMPLES: list[Start | Fact | Stop] = [
     TokenStreamed(text="서류는 "),
     Restarted(reason="모델이 답하지 않았습니다."),
 ]
-VALUES: list[Value] = [TURN, ASKED, PASSAGE, SOURCE, EVIDENCE, SUGGESTION, Usage()]
+VALUES: list[Value] = [TURN, ASKED, PASSAGE, SOURCE, EVIDENCE, SUGGESTION, REMEMBERED, Usage()]
 
 
 def name(example: object) -> str:

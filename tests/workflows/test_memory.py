@@ -1,3 +1,8 @@
+"""Conversations in a local file: what it survives, what it says when it cannot be used, and the files of version 0.1.
+
+What every store of conversations does is tested in tests/contract/test_conversations.py.
+"""
+
 import asyncio
 import sqlite3
 import subprocess
@@ -8,21 +13,23 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from smartstore_indexing.errors import StoreUnavailable
 from smartstore_workflows.events import Turn
-from smartstore_workflows.memory import DAY_SECONDS, ConversationStore
+from smartstore_workflows.memory import DAY_SECONDS, SqliteConversations, trimmed
+from smartstore_workflows.sqlite import SqliteFile
+from smartstore_workflows.tokens import estimated_tokens
 
 APPENDS = """
 import asyncio, sys
 from pathlib import Path
 from smartstore_workflows.events import Turn
-from smartstore_workflows.memory import ConversationStore
+from smartstore_workflows.memory import SqliteConversations
+from smartstore_workflows.sqlite import SqliteFile
 
 async def main():
-    store = await ConversationStore.open(Path(sys.argv[1]), max_turns=100_000, days=3)
+    file = await SqliteFile.open(Path(sys.argv[1]))
+    store = await SqliteConversations.open(file, max_turns=100_000, max_tokens=3_000, days=3)
     for number in range(100_000):
         text = f"질문 {number} " + "가" * 2_000
         await store.append("여기", Turn(question=text, standalone=text, answer=text, kind="answered"))
@@ -30,29 +37,33 @@ async def main():
 
 asyncio.run(main())
 """
+# As version 0.1 made it.
+OLD_SCHEMA = """
+CREATE TABLE IF NOT EXISTS turns (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    session_id TEXT NOT NULL,
+    used_at REAL NOT NULL,
+    turn TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS turns_of_session ON turns (session_id, number);
+CREATE INDEX IF NOT EXISTS turns_by_use ON turns (used_at);
+"""
 
 
-def turn(question: str) -> Turn:
-    return Turn(
-        question=question,
-        standalone=f"{question} 혼자",
-        answer="답변입니다.\n\n- 하나 [1]",
-        kind="answered",
-        faq_ids=("a", "b"),
-        offered=("c",),
-    )
+def turn(question: str, answer: str = "답변입니다.") -> Turn:
+    return Turn(question=question, standalone=f"{question} 혼자", answer=answer, kind="answered", faq_ids=("a", "b"))
 
 
 @asynccontextmanager
-async def opened(path: Path, *, max_turns: int = 20, days: float = 3.0) -> AsyncIterator[ConversationStore]:
-    store = await ConversationStore.open(path, max_turns=max_turns, days=days)
+async def opened(path: Path, *, max_turns: int = 20) -> AsyncIterator[SqliteConversations]:
+    file = await SqliteFile.open(path)
     try:
-        yield store
+        yield await SqliteConversations.open(file, max_turns=max_turns, max_tokens=100_000_000, days=3)
     finally:
-        await store.close()
+        await file.close()
 
 
-async def questions(store: ConversationStore, session_id: str) -> list[str]:
+async def questions(store: SqliteConversations, session_id: str) -> list[str]:
     return [found.question for found in await store.turns(session_id)]
 
 
@@ -62,8 +73,9 @@ def change(path: Path, statement: str, *values: object) -> None:
         connection.execute(statement, values)
 
 
-def age(path: Path, days: float) -> None:
-    change(path, "UPDATE turns SET used_at = used_at - ?", days * DAY_SECONDS)
+def rows(path: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement).fetchall()
 
 
 @pytest.fixture
@@ -71,120 +83,74 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "conversations.sqlite3"
 
 
-async def test_turns_come_back_whole_and_oldest_first(path: Path) -> None:
-    given_turns = [turn(f"질문 {number}") for number in range(5)]
+@pytest.fixture
+def old_file(path: Path) -> Path:
+    """Return a file of version 0.1 with two conversations, one of them too old."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(OLD_SCHEMA)
+        now = time.time()
+        stored = [
+            ("여기", now - 20, turn("처음")),
+            ("옛날", now - 4 * DAY_SECONDS, turn("옛")),
+            ("여기", now, turn("다음")),
+        ]
+        connection.executemany(
+            "INSERT INTO turns (session_id, used_at, turn) VALUES (?, ?, ?)",
+            [(session_id, used_at, told.model_dump_json()) for session_id, used_at, told in stored],
+        )
+    return path
+
+
+async def test_file_of_version_0_1_is_read_and_gone_on_with(old_file: Path) -> None:
+    for _ in range(2):
+        async with opened(old_file) as store:
+            assert await store.turns("여기") == [turn("처음"), turn("다음")]
+            assert [(told.session_id, told.turns) for told in await store.sessions(limit=9)] == [("여기", 2)]
+            assert await store.known("여기")
+            assert not await store.known("옛날")
+    async with opened(old_file) as store:
+        await store.append("여기", turn("지금"))
+        assert await questions(store, "여기") == ["처음", "다음", "지금"]
+        assert await store.forget("여기")
+    assert rows(old_file, "SELECT * FROM turns") == []
+
+
+async def test_what_version_0_1_wrote_meanwhile_is_found(path: Path) -> None:
     async with opened(path) as store:
-        for given_turn in given_turns:
-            await store.append("여기", given_turn)
-        assert await store.turns("여기") == given_turns
-
-
-async def test_unknown_session_has_no_turns(path: Path) -> None:
+        await store.append("여기", turn("질문"))
+    change(
+        path,
+        "INSERT INTO turns (session_id, used_at, turn) VALUES ('저기', ?, ?)",
+        time.time(),
+        turn("옛 프로그램의 질문").model_dump_json(),
+    )
     async with opened(path) as store:
-        assert await store.turns("없음") == []
-
-
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"), min_size=1))
-def test_any_text_comes_back_as_it_was(tmp_path: Path, question: str, session_id: str) -> None:
-    async def round_trip() -> list[Turn]:
-        async with opened(tmp_path / "any.sqlite3") as store:
-            await store.forget(session_id)
-            await store.append(session_id, turn(question))
-            return await store.turns(session_id)
-
-    with asyncio.Runner() as runner:
-        assert runner.run(round_trip()) == [turn(question)]
-
-
-@pytest.mark.parametrize("bound", [1, 2, 5])
-async def test_oldest_turns_go_when_the_bound_is_reached(path: Path, bound: int) -> None:
-    async with opened(path, max_turns=bound) as store:
-        for number in range(7):
-            await store.append("여기", turn(str(number)))
-            await store.append("저기", turn(f"저기 {number}"))
-        assert await questions(store, "여기") == [str(number) for number in range(7)][-bound:]
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM turns").fetchone() == (2 * bound,)
-
-
-async def test_conversation_survives_reopening(path: Path) -> None:
-    async with opened(path) as store:
-        await store.append("여기", turn("처음"))
-    async with opened(path) as store:
-        await store.append("여기", turn("다음"))
-        assert await questions(store, "여기") == ["처음", "다음"]
-
-
-async def test_conversation_ends_when_it_was_not_used_for_its_days(path: Path) -> None:
-    async with opened(path, days=3) as store:
-        await store.append("여기", turn("오래된 질문"))
-        age(path, 2.9)
-        assert await questions(store, "여기") == ["오래된 질문"]
-        age(path, 0.2)
-        assert await questions(store, "여기") == []
-
-
-async def test_use_renews_the_life_of_the_whole_conversation(path: Path) -> None:
-    async with opened(path, days=3) as store:
-        await store.append("여기", turn("처음"))
-        await store.append("저기", turn("잊힐 질문"))
-        age(path, 2)
-        await store.append("여기", turn("다음"))
-        age(path, 2)
-        assert await questions(store, "여기") == ["처음", "다음"]
-        assert await questions(store, "저기") == []
+        assert await questions(store, "저기") == ["옛 프로그램의 질문"]
+        assert await questions(store, "여기") == ["질문"]
 
 
 async def test_opening_deletes_what_is_too_old(path: Path) -> None:
-    async with opened(path, days=3) as store:
+    async with opened(path) as store:
         await store.append("옛날", turn("옛 질문"))
-        age(path, 4)
-        await store.append("지금", turn("새 질문"))
-    async with opened(path, days=3):
+        change(path, "UPDATE sessions SET used_at = used_at - ?", 4 * DAY_SECONDS)
+    async with opened(path):
         pass
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT session_id FROM turns").fetchall() == [("지금",)]
+    assert rows(path, "SELECT count(*) FROM turns UNION ALL SELECT count(*) FROM sessions") == [(0,), (0,)]
 
 
-async def test_forgetting_takes_one_session_and_leaves_the_others(path: Path) -> None:
+async def test_use_deletes_what_became_too_old_while_open(path: Path) -> None:
     async with opened(path) as store:
-        await store.append("여기", turn("잊을 질문"))
-        await store.append("저기", turn("남을 질문"))
-        await store.forget("여기")
-        await store.forget("모르는 대화")
-        assert await questions(store, "여기") == []
-        assert await questions(store, "저기") == ["남을 질문"]
-
-
-async def test_concurrent_appends_to_one_session_are_all_kept_whole(path: Path) -> None:
-    given_turns = [turn(f"{number} " + "가" * 3_000) for number in range(20)]
-    async with opened(path) as store:
-        await asyncio.gather(*(store.append("여기", given_turn) for given_turn in given_turns))
-        found = await store.turns("여기")
-    assert sorted(found, key=lambda kept: int(kept.question.split()[0])) == given_turns
+        await store.append("옛날", turn("옛 질문"))
+        change(path, "UPDATE sessions SET used_at = used_at - ?", 4 * DAY_SECONDS)
+        await store.begin("지금")
+        assert rows(path, "SELECT session_id FROM sessions") == [("지금",)]
+        assert rows(path, "SELECT * FROM turns") == []
 
 
 async def test_two_open_stores_share_a_file(path: Path) -> None:
     async with opened(path) as first, opened(path) as second:
         await asyncio.gather(*(store.append("여기", turn("질문")) for store in (first, second) * 5))
         assert len(await first.turns("여기")) == len(await second.turns("여기")) == 10
-
-
-async def test_many_sessions_never_mix(path: Path) -> None:
-    names = [f"대화 {number}" for number in range(30)]
-    async with opened(path, max_turns=3) as store:
-        await asyncio.gather(*(store.append(name, turn(f"{name}의 {number}")) for number in range(3) for name in names))
-        for name in names:
-            assert sorted(await questions(store, name)) == [f"{name}의 {number}" for number in range(3)]
-
-
-async def test_name_of_a_session_is_text_and_no_sql(path: Path) -> None:
-    async with opened(path) as store:
-        await store.append("여기", turn("질문"))
-        await store.forget("' OR '1'='1")
-        assert await store.turns("%") == []
-        assert await questions(store, "여기") == ["질문"]
 
 
 def test_killed_process_loses_no_finished_turn(path: Path) -> None:
@@ -212,7 +178,7 @@ async def test_path_that_cannot_be_written_is_store_unavailable(tmp_path: Path, 
     (tmp_path / "file").write_text("")
     paths = {"no folder": tmp_path / "none" / "c", "a folder": tmp_path, "below a file": tmp_path / "file" / "c"}
     with pytest.raises(StoreUnavailable, match="권한"):
-        await ConversationStore.open(paths[where], max_turns=20, days=3)
+        await SqliteFile.open(paths[where])
 
 
 @pytest.mark.parametrize(
@@ -221,14 +187,16 @@ async def test_path_that_cannot_be_written_is_store_unavailable(tmp_path: Path, 
 def test_corrupt_file_is_store_unavailable_and_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with asyncio.Runner() as runner, pytest.raises(StoreUnavailable):
-        runner.run(ConversationStore.open(path, max_turns=20, days=3))
+        runner.run(SqliteFile.open(path))
     assert path.read_bytes() == content
 
 
-async def test_file_of_another_program_is_store_unavailable(path: Path) -> None:
+async def test_file_of_another_program_is_store_unavailable_and_left_alone(path: Path) -> None:
     change(path, "CREATE TABLE turns (something TEXT)")
     with pytest.raises(StoreUnavailable):
-        await ConversationStore.open(path, max_turns=20, days=3)
+        async with opened(path):
+            pass
+    assert rows(path, "SELECT name FROM sqlite_master") == [("turns",)]
 
 
 async def test_file_that_breaks_while_open_is_store_unavailable(path: Path) -> None:
@@ -248,35 +216,55 @@ async def test_use_after_closing_is_store_unavailable(path: Path) -> None:
         pass
     with pytest.raises(StoreUnavailable):
         await store.turns("여기")
+    with pytest.raises(StoreUnavailable):
+        await store.append("여기", turn("질문"))
 
 
-@pytest.mark.parametrize("stored", ["", "no JSON", "{}", '{"question": "반만'], ids=["empty", "text", "object", "cut"])
-async def test_broken_turn_is_left_out_and_the_conversation_goes_on(path: Path, stored: str) -> None:
-    async with opened(path) as store:
-        await store.append("여기", turn("앞"))
-        change(path, "INSERT INTO turns (session_id, used_at, turn) VALUES (?, ?, ?)", "여기", time.time(), stored)
-        await store.append("여기", turn("뒤"))
-        assert await questions(store, "여기") == ["앞", "뒤"]
+async def test_closing_waits_for_what_was_begun(path: Path) -> None:
+    file = await SqliteFile.open(path)
+    store = await SqliteConversations.open(file, max_turns=20, max_tokens=3_000, days=3)
+    appended = asyncio.ensure_future(store.append("여기", turn("질문")))
+    await asyncio.sleep(0)
+    await file.close()
+    await file.close()
+    await appended
+    async with opened(path) as again:
+        assert await questions(again, "여기") == ["질문"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "max_tokens", "left"),
+    [
+        ([10, 10, 10], 1_000, 3),
+        ([10, 10, 10], 60, 3),
+        ([10, 10, 10], 59, 2),
+        ([500, 10], 100, 1),
+        ([10, 500], 100, 1),
+        ([10, 60, 10], 50, 1),
+        ([], 100, 0),
+    ],
+    ids=["room for all", "just enough", "one too few", "long old one", "long new one", "no gaps", "none"],
+)
+def test_trimming_keeps_the_newest_turns_in_a_row(answers: list[int], max_tokens: int, left: int) -> None:
+    turns = [turn("질문", "가" * characters) for characters in answers]
+    assert trimmed(turns, max_tokens) == turns[len(turns) - left :]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 0), ("가", 1), ("가나다", 3), ("abc", 1), ("abcd", 2), ("\ud800", 1)], ids=repr
+)
+def test_tokens_are_estimated_from_above(text: str, tokens: int) -> None:
+    assert estimated_tokens(text) == tokens
 
 
 async def test_failed_append_leaves_the_conversation_as_it_was(path: Path) -> None:
     async with opened(path, max_turns=2) as store:
+        await store.append("여기", turn("0"))
         await store.append("여기", turn("처음"))
-        change(path, "CREATE TRIGGER refuse BEFORE UPDATE ON turns BEGIN SELECT RAISE(ABORT, 'no'); END")
+        change(path, "CREATE TRIGGER refuse BEFORE DELETE ON turns BEGIN SELECT RAISE(ABORT, 'no'); END")
         with pytest.raises(StoreUnavailable):
             await store.append("여기", turn("다음"))
         change(path, "DROP TRIGGER refuse")
-        assert await questions(store, "여기") == ["처음"]
+        assert await questions(store, "여기") == ["0", "처음"]
         await store.append("여기", turn("다음"))
         assert await questions(store, "여기") == ["처음", "다음"]
-
-
-async def test_cancelled_append_is_kept_whole_or_not_at_all(path: Path) -> None:
-    async with opened(path) as store:
-        task = asyncio.ensure_future(store.append("여기", turn("질문")))
-        await asyncio.wait({task}, timeout=0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await store.append("여기", turn("다음"))
-        assert await store.turns("여기") in ([turn("다음")], [turn("질문"), turn("다음")])

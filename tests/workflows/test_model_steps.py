@@ -5,20 +5,18 @@ from dataclasses import replace
 
 import pytest
 from blockbuster import blockbuster_ctx
-from conftest import ModelServer
+from conftest import ModelServer, workflow_over
 from pydantic import SecretStr
 from test_models import FAULTS, model_of, sent, stats
 
 from smartstore_indexing.faq import Catalog
-from smartstore_indexing.settings import OPENAI, StepSettings
+from smartstore_indexing.setting_groups import StepSettings
+from smartstore_indexing.settings import OPENAI
 from smartstore_workflows import Chatbot
-from smartstore_workflows.answering import AnswerWorkflow
-from smartstore_workflows.chatbot import new_id
 from smartstore_workflows.events import Asked, Passage
-from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import AnswerModel
-from smartstore_workflows.scope import ScopeModel
+from smartstore_workflows.run_events import new_id
 
 MINOR = "미성년자도 판매 회원 등록이 가능한가요?"
 FOLLOW_UP = "그럼 서류는요?"
@@ -30,16 +28,7 @@ BOTH = StepSettings(rewrite=True, rerank=True)
 def stepping(bot: Chatbot, model: AnswerModel, steps: StepSettings) -> Chatbot:
     """Return a bot over another's open index that takes these steps with this model."""
     services = bot.services
-    workflow = AnswerWorkflow(
-        retriever=services.retriever,
-        vectors=services.vectors,
-        morphemes=services.morphemes,
-        scope=ScopeModel.shipped(),
-        follow_ups=FollowUpModel.shipped(),
-        model=model,
-        timeout_seconds=30.0,
-        steps=steps,
-    )
+    workflow = workflow_over(services, model=model, steps=steps)
     settings = services.settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "steps": steps})
     found = Chatbot(settings)
     found._services = replace(services, settings=settings, model=model, workflow=workflow)
@@ -82,7 +71,7 @@ async def test_follow_up_is_searched_answered_and_remembered_as_the_model_rewrot
     assert stats(model_server)["chat"] == before + 2
     assert sent(model_server)[-1]["content"].endswith(f"<question>\n{WHOLE}\n</question>")
     assert reply.sources[0].id == (await bot.ask(WHOLE)).sources[0].id
-    assert (await bot.services.conversations.turns(session_id))[-1].standalone == WHOLE
+    assert (await bot.services.stores.conversations.turns(session_id))[-1].standalone == WHOLE
     assert reply.usage.prompt_tokens == 100
     assert reply.usage.completion_tokens > 1
 

@@ -8,19 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ModelServer, settings_for, wait_until
+from conftest import ModelServer, settings_for, wait_until, workflow_over
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from pydantic import SecretStr
 
 from smartstore_indexing.errors import ModelUnavailable
-from smartstore_indexing.settings import OpenAISettings, Settings
+from smartstore_indexing.setting_groups import OpenAISettings
+from smartstore_indexing.settings import Settings
 from smartstore_workflows import Chatbot, wire
-from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.events import Usage
-from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.models import AnswerModel, Meter
 from smartstore_workflows.prompting import rules
-from smartstore_workflows.scope import ScopeModel
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
 # The fault, what the person is told of it, and what the model had said by then.
@@ -341,15 +339,7 @@ def settings_with_model(data_dir: Path, server: ModelServer, name: str = "stub")
 def with_model(bot: Chatbot, settings: Settings, model: AnswerModel) -> Chatbot:
     """Return a bot over another's open index, which takes seconds to load, with a model of its own."""
     services = bot.services
-    workflow = AnswerWorkflow(
-        retriever=services.retriever,
-        vectors=services.vectors,
-        morphemes=services.morphemes,
-        scope=ScopeModel.shipped(),
-        follow_ups=FollowUpModel.shipped(),
-        model=model,
-        timeout_seconds=settings.question_timeout_seconds,
-    )
+    workflow = workflow_over(services, model=model, timeout_seconds=settings.question_timeout_seconds)
     found = Chatbot(settings)
     found._services = replace(services, settings=settings, model=model, workflow=workflow)
     return found

@@ -13,10 +13,9 @@ from conftest import ModelServer, settings_for
 from masking_cases import MUST_MASK
 from pydantic import SecretStr
 
-from smartstore_indexing.settings import OpenAISettings
+from smartstore_indexing.setting_groups import OpenAISettings
 from smartstore_workflows import Chatbot, wire
-from smartstore_workflows.app import CONVERSATIONS
-from smartstore_workflows.memory import ConversationStore
+from smartstore_workflows.stores import FILE, opened_stores
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
 SESSION = "privacy"  # no digits: a random name could hold a secret's
@@ -48,12 +47,11 @@ async def model_bot(
 @pytest.fixture
 async def private_bot(model_bot: Chatbot, tmp_path: Path) -> AsyncIterator[Chatbot]:
     """Yield the bot with a conversation file of this test's own: it holds nothing but what the test asked."""
-    conversations = await ConversationStore.open(tmp_path / CONVERSATIONS, max_turns=20, days=3)
     services = model_bot.services
-    found = Chatbot(services.settings)
-    found._services = replace(services, conversations=conversations)
-    yield found
-    await conversations.close()
+    async with opened_stores(services.settings.model_copy(update={"data_dir": tmp_path})) as stores:
+        found = Chatbot(services.settings)
+        found._services = replace(services, stores=stores)
+        yield found
 
 
 @pytest.fixture
@@ -87,7 +85,7 @@ def without(body: object, names: Sequence[str]) -> object:
 
 def kept(folder: Path) -> str:
     """Return everything that the conversation file holds, its log beside it included."""
-    files = sorted(folder.glob(f"{CONVERSATIONS}*"))
+    files = sorted(folder.glob(f"{FILE}*"))
     assert files
     return "\n".join(file.read_bytes().decode("utf-8", "replace") for file in files)
 

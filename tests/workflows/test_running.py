@@ -4,17 +4,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
-from conftest import ModelServer, wait_until
+from conftest import ModelServer, wait_until, workflow_over
 
 from smartstore_indexing.errors import TransientError
-from smartstore_indexing.settings import EXTRACTIVE, OPENAI, OpenAISettings
+from smartstore_indexing.setting_groups import OpenAISettings
+from smartstore_indexing.settings import EXTRACTIVE, OPENAI
 from smartstore_workflows import Chatbot
 from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.events import Outcome, QuestionAsked, TokenStreamed, Turn
-from smartstore_workflows.follow_ups import FollowUpModel
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.running import events_of
-from smartstore_workflows.scope import ScopeModel
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
 # The scripted model finds its reply anywhere in the chat: four seconds of it, unless someone hangs up.
@@ -34,16 +33,7 @@ def stats(server: ModelServer) -> dict[str, int]:
 
 def workflow_of(bot: Chatbot, model: AnswerModel | None, timeout_seconds: float = 30.0) -> AnswerWorkflow:
     """Return a workflow over the bot's own index, with another model or timeout."""
-    services = bot.services
-    return AnswerWorkflow(
-        retriever=services.retriever,
-        vectors=services.vectors,
-        morphemes=services.morphemes,
-        scope=ScopeModel.shipped(),
-        follow_ups=FollowUpModel.shipped(),
-        model=model,
-        timeout_seconds=timeout_seconds,
-    )
+    return workflow_over(bot.services, model=model, timeout_seconds=timeout_seconds)
 
 
 @pytest.fixture
@@ -132,10 +122,10 @@ async def test_error_of_a_step_reaches_the_reader(bot: Chatbot) -> None:
 async def test_fifty_questions_at_once_each_get_their_own_answer(bot: Chatbot) -> None:
     catalog = await bot.services.retriever.catalog()
     faqs = [faq for faq in catalog if faq.question.endswith("나요?")][:50]
-    alone = [(await bot.ask(faq.question)).answer for faq in faqs]
+    alone = [(await bot.ask(faq.question)).answer.text for faq in faqs]
     together = await asyncio.gather(*(bot.ask(faq.question, session_id=f"fifty {faq.id}") for faq in faqs))
     assert len(together) == 50
-    assert [reply.answer for reply in together] == alone
+    assert [reply.answer.text for reply in together] == alone
     assert [reply.session_id for reply in together] == [f"fifty {faq.id}" for faq in faqs]
     own = [faq.id in reply.answer.citations for faq, reply in zip(faqs, together, strict=True)]
     assert sum(own) >= 48  # two questions of the sample are near twins of others
@@ -147,5 +137,5 @@ async def test_fifty_conversations_at_once_keep_their_turns_apart(bot: Chatbot) 
         *(bot.ask(f"{place}번 상품의 정산은 언제 되나요?", session_id=name) for place, name in enumerate(names))
     )
     for place, name in enumerate(names):
-        turns = await bot.services.conversations.turns(name)
+        turns = await bot.services.stores.conversations.turns(name)
         assert [turn.question for turn in turns] == [f"{place}번 상품의 정산은 언제 되나요?"]

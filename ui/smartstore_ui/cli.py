@@ -1,4 +1,4 @@
-"""The command line: `smartstore index | ask | eval | doctor`. What a command needs is imported when it is chosen."""
+"""The command line: `smartstore index | ask | serve | eval | doctor`. A command is imported when it is chosen."""
 
 import argparse
 import io
@@ -15,6 +15,7 @@ import structlog
 from smartstore_indexing.errors import FaqError
 from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS, USAGE_ERROR
 
+MAX_PORT = 65_535
 # What argparse says, and what we say instead; the first that fits.
 KOREAN = [
     (r"the following arguments are required: (.+)", r"필요한 인자가 없습니다: \1"),
@@ -64,6 +65,13 @@ def count(text: str) -> int:
     """Return the argument as a number of things, from 0."""
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError("0 이상의 정수를 써 주세요.")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Return the argument as a TCP port."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"0에서 {MAX_PORT} 사이의 정수를 써 주세요.")
     return int(text)
 
 
@@ -123,6 +131,17 @@ def parser() -> argparse.ArgumentParser:
         help="순위와 문턱값을 다른 묶음의 줄로 맞춘 값(5겹 교차 검증)도 함께 보여 줍니다.",
     )
 
+    serve = commands.add_parser(
+        "serve",
+        help="API 서버를 시작합니다.",
+        description="API 서버를 시작합니다. 웹 페이지, 앱, OpenAI 호환 클라이언트가 챗봇을 쓸 수 있습니다.\n"
+        "SIGTERM이나 Ctrl-C를 받으면 답변 중인 질문을 마친 뒤 끝냅니다.",
+    )
+    serve.options.add_argument("--host", metavar="주소", help="듣는 주소 (기본값: SMARTSTORE_SERVER__HOST, 127.0.0.1)")
+    serve.options.add_argument(
+        "--port", metavar="포트", type=port, help="듣는 포트 (기본값: SMARTSTORE_SERVER__PORT, 8000; 0이면 빈 포트)"
+    )
+
     commands.add_parser(
         "doctor",
         help="설정과 연결 상태를 점검합니다.",
@@ -178,6 +197,10 @@ def _run(chosen: argparse.Namespace) -> int:
             chosen.json, chosen.output, chosen.html, chosen.baseline, chosen.misses, cross_validated=chosen.cv
         )
         return run_eval(chosen.files, wanted)
+    if chosen.command == "serve":
+        from smartstore_ui.serving import run_serve
+
+        return run_serve(chosen.host, chosen.port)
     from smartstore_ui.diagnosing import run_doctor
 
     return run_doctor()
@@ -198,6 +221,8 @@ def _admit_any_character() -> None:
 def _quiet_libraries() -> None:
     """Keep the vendors' log lines off the terminal: what matters of them is said by our own errors."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # noqa: TID251  gRPC reads nothing else
+    # A question's products are small: OpenBLAS's threads would spin between them, for 15 ms of CPU a question.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251  read when numpy is imported
     logging.disable(logging.CRITICAL)  # pymilvus sets its own level at import, so a level set here would not last
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -21,9 +21,10 @@ from smartstore_workflows import Chatbot
 from smartstore_workflows.app import Services
 from smartstore_workflows.comparing import Comparison, check_comparable, compare, read_baseline
 from smartstore_workflows.crossvalidating import cases, cross_validated
-from smartstore_workflows.evaluation import LabelledSet, judge, metrics, read_set
+from smartstore_workflows.evaluation import LabelledSet, judge, judge_pairs, metrics, read_set
 from smartstore_workflows.misses import misses
 from smartstore_workflows.results import Evaluation, Measured, as_json, measure
+from smartstore_workflows.reusing import asked_after
 
 Page = Callable[[Evaluation, Sequence[Comparison]], str]
 
@@ -75,7 +76,10 @@ async def _measure(sets: Sequence[LabelledSet], *, cross_validate: bool) -> Eval
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
             for labelled in sets:
                 bar = partial(bars.update, bars.add_task(escape(labelled.file), total=len(labelled.lines)), advance=1)
-                judged = await judge(labelled, bot.outcome, snapshot.catalog, advance=bar)
+                if labelled.kind == "cache_pairs":
+                    judged = await judge_pairs(labelled, partial(asked_after, bot.services), advance=bar)
+                else:
+                    judged = await judge(labelled, bot.outcome, snapshot.catalog, advance=bar)
                 measured.append(measure(labelled, judged))
         if cross_validate:
             measured = await _cross_validated(bot.services, measured)
@@ -83,15 +87,14 @@ async def _measure(sets: Sequence[LabelledSet], *, cross_validate: bool) -> Eval
 
 
 async def _cross_validated(services: Services, sets: Sequence[Measured]) -> list[Measured]:
-    found = [await cases(measured.judged, services.retriever) for measured in sets]
+    fitted = [measured for measured in sets if measured.kind != "cache_pairs"]  # which holds nothing to fit
+    found = [await cases(measured.judged, services.retriever) for measured in fitted]
     scope = services.scope
     folded = await asyncio.to_thread(
         cross_validated, found, least_scope=scope.least_scope, least_found=scope.least_found
     )
-    return [
-        replace(measured, cross_validated=metrics(measured.kind, judged))
-        for measured, judged in zip(sets, folded, strict=True)
-    ]
+    figures = {id(measured): metrics(measured.kind, judged) for measured, judged in zip(fitted, folded, strict=True)}
+    return [replace(measured, cross_validated=figures.get(id(measured))) for measured in sets]
 
 
 def _json(evaluation: Evaluation) -> str:
@@ -130,14 +133,16 @@ def _print_measured(console: Console, measured: Measured) -> None:
     folded = measured.cross_validated
     table = _table("지표", "값", "95% 구간", *(["교차 검증"] if folded else []))
     for name, figure in measured.metrics.items():
-        beside = [naming.share(folded[name])] if folded else []
-        table.add_row(naming.metric_name(name), naming.share(figure), naming.span(measured.intervals[name]), *beside)
+        beside = [naming.figure(name, folded[name])] if folded else []
+        table.add_row(
+            naming.metric_name(name), naming.figure(name, figure), naming.span(name, measured.intervals[name]), *beside
+        )
     console.print(table)
     if measured.groups:
         names = list(measured.metrics)
         table = _table("구분", "건수", *(naming.metric_name(name) for name in names))
         for group, found in measured.groups.items():
-            figures = (naming.share(found.metrics.get(name)) for name in names)
+            figures = (naming.figure(name, found.metrics.get(name)) for name in names)
             table.add_row(escape(naming.group_name(measured.kind, group)), f"{found.n:,}", *figures)
         console.print(table)
 
@@ -148,10 +153,10 @@ def _print_comparison(console: Console, comparison: Comparison) -> None:
     for name, change in comparison.changes.items():
         table.add_row(
             naming.metric_name(name),
-            naming.share(change.before),
-            naming.share(change.now),
+            naming.figure(name, change.before),
+            naming.figure(name, change.now),
             naming.VERDICTS[change.verdict],
-            naming.span(change.interval, signed=True),
+            naming.span(name, change.interval, signed=True),
         )
     console.print(table)
 

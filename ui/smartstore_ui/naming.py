@@ -2,7 +2,7 @@
 
 from smartstore_workflows.bootstrap import Interval
 from smartstore_workflows.comparing import Verdict
-from smartstore_workflows.evaluation import Judged, SetKind
+from smartstore_workflows.evaluation import COUNTS, Judged, Pair, SetKind
 from smartstore_workflows.events import Kind
 
 SETS: dict[SetKind, str] = {
@@ -10,6 +10,7 @@ SETS: dict[SetKind, str] = {
     "multiturn": "이어지는 질문",
     "scope": "범위 판단",
     "unanswerable": "답이 없는 질문",
+    "cache_pairs": "답변 재사용",
 }
 METRICS = {
     "mrr": "MRR",
@@ -17,6 +18,8 @@ METRICS = {
     "not_found": "찾지 못함",
     "out_refused": "범위 밖을 거절",
     "in_kept": "범위 안을 받음",
+    "true_hits": "맞게 재사용 (건)",
+    "false_hits": "잘못 재사용 (건)",
 }
 GROUPS = {"follow_up": "이어진 질문", "switch": "새 주제"}
 OUTCOMES: dict[Kind, str] = {"answered": "답변", "refused": "거절", "not_found": "찾지 못함"}
@@ -34,19 +37,27 @@ def group_name(kind: SetKind, group: str) -> str:
     return GROUPS.get(group, group) if kind == "multiturn" else group
 
 
-def share(figure: float | None) -> str:
-    """Return a share with three digits, a dash where there is none."""
-    return UNMEASURED if figure is None else f"{figure:.3f}"
+def figure(metric: str, value: float | None) -> str:
+    """Return a metric's value, a share with three digits or a whole count, a dash where there is none."""
+    return UNMEASURED if value is None else f"{value:.{_digits(metric)}f}"
 
 
-def span(interval: Interval, *, signed: bool = False) -> str:
-    """Return an interval as "0.812 ~ 0.904"."""
-    return " ~ ".join(f"{end:+.3f}" if signed else f"{end:.3f}" for end in interval)
+def span(metric: str, interval: Interval, *, signed: bool = False) -> str:
+    """Return a metric's interval as "0.812 ~ 0.904", or "3 ~ 9" where it is a count."""
+    sign = "+" if signed else ""
+    return " ~ ".join(f"{end:{sign}.{_digits(metric)}f}" for end in interval)
+
+
+def _digits(metric: str) -> int:
+    return 0 if metric in COUNTS else 3
 
 
 def how_it_went(item: Judged) -> str:
     """Return a line's outcome, and where its gold FAQ stood when it has one."""
     outcome = OUTCOMES[item.kind]
+    if isinstance(item.line, Pair):
+        reused = "재사용" if item.cached else "새로 답변"
+        return f"{outcome} · {reused} · 앞 질문: {item.line.a}"
     if not item.line.gold:
         return outcome
     return f"{outcome} · 정답은 목록의 {item.rank}위" if item.rank else f"{outcome} · 정답이 목록에 없음"

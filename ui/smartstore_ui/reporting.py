@@ -107,9 +107,9 @@ def _metrics(measured: Measured) -> str:
     rows = (
         [
             naming.metric_name(name),
-            naming.share(figure),
-            naming.span(measured.intervals[name]),
-            *([naming.share(folded[name])] if folded else []),
+            naming.figure(name, figure),
+            naming.span(name, measured.intervals[name]),
+            *([naming.figure(name, folded[name])] if folded else []),
         ]
         for name, figure in measured.metrics.items()
     )
@@ -122,7 +122,7 @@ def _groups(measured: Measured) -> str:
         [
             naming.group_name(measured.kind, group),
             f"{found.n:,}",
-            *(naming.share(found.metrics.get(name)) for name in names),
+            *(naming.figure(name, found.metrics.get(name)) for name in names),
         ]
         for group, found in measured.groups.items()
     )
@@ -132,9 +132,9 @@ def _groups(measured: Measured) -> str:
 def _comparison(comparison: Comparison) -> str:
     rows = []
     for name, change in comparison.changes.items():
-        before = _cells([naming.metric_name(name), naming.share(change.before), naming.share(change.now)])
+        before = _cells([naming.metric_name(name), naming.figure(name, change.before), naming.figure(name, change.now)])
         verdict = f'<td class="{change.verdict}">{naming.VERDICTS[change.verdict]}</td>'
-        rows.append(before + verdict + _cells([naming.span(change.interval, signed=True)]))
+        rows.append(before + verdict + _cells([naming.span(name, change.interval, signed=True)]))
     return _framed(["지표", "이전", "지금", "판정", "차이의 95% 구간"], rows)
 
 

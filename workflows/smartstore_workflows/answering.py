@@ -2,27 +2,32 @@
 
 QuestionAsked ─► understand ─┬─► filter ───┬─► synthesize ─► suggest ─► Answered | Refused | NotFound
                              └─► retrieve ─┘
-A chosen follow-up goes from understand to synthesize at once. `filter` never ends a run: what `retrieve` found decides
-with it, and a refusal's bridge comes from there.
+A chosen follow-up, and a question whose answer is remembered, go from understand to synthesize at once. `filter` never
+ends a run: what `retrieve` found decides with it, and a refusal's bridge comes from there.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import aclosing, nullcontext
+from typing import Any
 
 import structlog
+from typing_extensions import override
 from workflows import Context, Workflow, step
+from workflows.decorators import StepFunction
 
 from smartstore_indexing.embedding import QueryVectors
-from smartstore_indexing.errors import ModelUnavailable, UnknownResource
+from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
-from smartstore_indexing.settings import EXTRACTIVE, StepSettings
+from smartstore_indexing.setting_groups import StepSettings
+from smartstore_indexing.settings import EXTRACTIVE
+from smartstore_workflows.caching import AnswerCache, AnswerKey, key_of, recalled
 from smartstore_workflows.events import (
     ANSWERED,
     REFUSED,
     Answered,
+    AnswerRecalled,
     AnswerWritten,
     Asked,
     FollowUpChosen,
@@ -34,36 +39,39 @@ from smartstore_workflows.events import (
     QuestionAsked,
     QuestionUnderstood,
     Refused,
+    RememberedAnswer,
     Restarted,
     ScopeJudged,
-    Source,
     SourcesFound,
-    StageEnded,
-    StageName,
-    StageStarted,
     TokenStreamed,
     Turn,
     Usage,
 )
-from smartstore_workflows.extracting import extract, pieces, plain
+from smartstore_workflows.extracting import extract
 from smartstore_workflows.follow_ups import FollowUpModel
+from smartstore_workflows.locking import LocalLocks, Locks
 from smartstore_workflows.masking import mask
 from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.progress import stage, stream_text
 from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
 from smartstore_workflows.retrieving import FaqRetriever
 from smartstore_workflows.scope import Judgement, ScopeModel
+from smartstore_workflows.sources import faqs_of, sources_of
 from smartstore_workflows.suggesting import suggest
 from smartstore_workflows.understanding import accepts_offer, joined, searched, stand_alone, topic
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
 from smartstore_workflows.words import bridge_terms
 
 log = structlog.get_logger(__name__)
+REMEMBERED_WORDS = 10  # that are streamed at a time: an answer given again is to be there at once
 SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites
-SNIPPET_CHARACTERS = 120
 NO_STEPS = StepSettings()
 KINDS: dict[Kind, type[Outcome]] = {"answered": Answered, "refused": Refused, "not_found": NotFound}
 CHOSEN = Judgement(ANSWERED, in_scope=1.0, found=1.0)  # a follow-up was offered because an FAQ answers it
+
+
+Steps = dict[str, StepFunction[Any, Any]]  # as the library has them
 
 
 class AnswerWorkflow(Workflow):
@@ -80,8 +88,15 @@ class AnswerWorkflow(Workflow):
         model: AnswerModel | None,
         timeout_seconds: float,
         steps: StepSettings = NO_STEPS,
+        cache: AnswerCache | None = None,
+        locks: Locks | None = None,
     ) -> None:
-        """Borrow the parts; who made them closes them. With no `model` answers are extracts of the FAQ."""
+        """Borrow the parts; who made them closes them.
+
+        With no `model` answers are extracts of the FAQ, with no `cache` every one is new; with no `locks` those of
+        this process keep equal questions from asking the model at once.
+        """
+        self._found_steps: Steps = {}
         super().__init__(
             timeout=timeout_seconds, num_concurrent_runs=None
         )  # how many run at once is the doors' to bound
@@ -91,11 +106,20 @@ class AnswerWorkflow(Workflow):
         self._scope = scope
         self._follow_ups = follow_ups
         self._model = model
+        self._cache = cache or AnswerCache(None, read=morphemes.read)
+        self._locks = locks or LocalLocks(wait_seconds=timeout_seconds)
         self._steps = ModelSteps(model, steps)
 
+    @override
+    def _get_steps(self) -> Steps:
+        """Return the steps, looked up once: the library looks through every member of the workflow at every step."""
+        if not self._found_steps:
+            self._found_steps.update(super()._get_steps())
+        return self._found_steps
+
     @step(num_workers=1)
-    async def understand(self, ctx: Context, ev: QuestionAsked) -> QuestionUnderstood | FollowUpChosen:
-        """Mask personal data, then see what the question means within its conversation."""
+    async def understand(self, ctx: Context, ev: QuestionAsked) -> QuestionUnderstood | FollowUpChosen | AnswerRecalled:
+        """Mask personal data, see what the question means within its conversation, and whether it was answered."""
         async with stage(ctx, "understand"):
             question = mask(ev.question)
             chosen = ev.faq_id or accepts_offer(question, ev.history)
@@ -107,9 +131,13 @@ class AnswerWorkflow(Workflow):
                 history=ev.history,
                 faq_id=chosen,
                 model=ev.model,
+                index_version="" if chosen or before or question != ev.question else await self._index_version(),
             )
             asked = await self._steps.rewritten(asked)
-            return FollowUpChosen(asked=asked, faq_id=chosen) if chosen else QuestionUnderstood(asked=asked)
+            if chosen:
+                return FollowUpChosen(asked=asked, faq_id=chosen)
+            remembered = await self._cache.exact(self._key(asked))
+            return AnswerRecalled(asked=asked, answer=remembered) if remembered else QuestionUnderstood(asked=asked)
 
     @step(num_workers=1)
     async def filter(self, ctx: Context, ev: QuestionUnderstood) -> ScopeJudged:
@@ -126,9 +154,14 @@ class AnswerWorkflow(Workflow):
 
     @step(num_workers=1)
     async def synthesize(
-        self, ctx: Context, ev: ScopeJudged | PassagesRetrieved | FollowUpChosen
+        self, ctx: Context, ev: ScopeJudged | PassagesRetrieved | FollowUpChosen | AnswerRecalled
     ) -> AnswerWritten | None:
         """Decide how to answer, and write the answer; None while the other of filter and retrieve is out."""
+        if isinstance(ev, AnswerRecalled):
+            async with stage(ctx, "synthesize"):
+                written = self._write_again(ctx, ev.asked, ev.answer)
+                ctx.write_event_to_stream(written)
+                return written
         judgement = CHOSEN
         passages: tuple[Passage, ...]
         if isinstance(ev, FollowUpChosen):
@@ -174,26 +207,59 @@ class AnswerWorkflow(Workflow):
     ) -> AnswerWritten:
         if kind != ANSWERED:
             text = REFUSAL if kind == REFUSED else NOT_FOUND
-            _stream(ctx, text)
+            stream_text(ctx, text)
             return AnswerWritten(asked=asked, kind=kind, text=text, passages=passages, usage=asked.usage)
+        key = self._key(asked)
+        if remembered := await self._cache.alike(key, passages):
+            await self._cache.keep_again(key, remembered)
+            return self._write_again(ctx, asked, remembered)
         if self._model is None or asked.model == EXTRACTIVE:
-            return self._write_extract(ctx, asked, passages, catalog)
+            written = self._write_extract(ctx, asked, passages, catalog)
+            await self._keep(key, written)
+            return written
+        # Equal questions that come at once ask the model once; where the first fails, the next one asks.
+        async with self._locks.hold(f"answer:{key.name}") if key else nullcontext():
+            if remembered := await self._cache.exact(key):
+                return self._write_again(ctx, asked, remembered)
+            written = await self._write_new(ctx, self._model, asked, passages, catalog)
+            if not asked.history:  # the model saw it, and it is another's
+                await self._keep(key, written)
+            return written
+
+    async def _write_new(
+        self, ctx: Context, model: AnswerModel, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
+    ) -> AnswerWritten:
         asked, passages = await self._steps.reranked(asked, passages, catalog)
         try:
-            return await self._write_with_model(ctx, self._model, asked, passages, catalog)
+            return await self._write_with_model(ctx, model, asked, passages, catalog)
         except ModelUnavailable as error:
-            log.warning("model failed, answered from the FAQ", model=self._model.name, code=error.code)
+            log.warning("model failed, answered from the FAQ", model=model.name, code=error.code)
             ctx.write_event_to_stream(Restarted(reason=error.message))
             return self._write_extract(ctx, asked, passages, catalog, degraded=True)
+
+    def _write_again(self, ctx: Context, asked: Asked, answer: RememberedAnswer) -> AnswerWritten:
+        ctx.write_event_to_stream(SourcesFound(sources=answer.sources))
+        stream_text(ctx, answer.text, words=REMEMBERED_WORDS)
+        return recalled(answer, asked)
+
+    async def _keep(self, key: AnswerKey | None, written: AnswerWritten) -> None:
+        if written.asked.index_version == await self._index_version():  # else another index may have been searched
+            await self._cache.keep(key, written)
+
+    def _key(self, asked: Asked) -> AnswerKey | None:
+        return key_of(asked, EXTRACTIVE if self._model is None or asked.model == EXTRACTIVE else self._model.name)
+
+    async def _index_version(self) -> str:
+        return (await self._retriever.searchable()).snapshot.manifest.version
 
     def _write_extract(
         self, ctx: Context, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog, *, degraded: bool = False
     ) -> AnswerWritten:
-        faqs = _faqs(passages[:SHOWN_SOURCES], catalog)
-        sources = _sources(faqs, passages)
+        faqs = faqs_of(passages[:SHOWN_SOURCES], catalog)
+        sources = sources_of(faqs, passages)
         ctx.write_event_to_stream(SourcesFound(sources=sources))
         text = f"{extract(faqs[0].answer, asked.standalone)} [1]"
-        _stream(ctx, text)
+        stream_text(ctx, text)
         return AnswerWritten(
             asked=asked,
             kind=ANSWERED,
@@ -208,8 +274,8 @@ class AnswerWorkflow(Workflow):
     async def _write_with_model(
         self, ctx: Context, model: AnswerModel, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
     ) -> AnswerWritten:
-        faqs = _faqs(passages[:CONTEXT_FAQS], catalog)
-        sources = _sources(faqs, passages)
+        faqs = faqs_of(passages[:CONTEXT_FAQS], catalog)
+        sources = sources_of(faqs, passages)
         ctx.write_event_to_stream(SourcesFound(sources=sources))
         said: list[str] = []
         usage = Usage()
@@ -231,42 +297,3 @@ class AnswerWorkflow(Workflow):
             passages=passages,
             usage=asked.usage + usage,
         )
-
-
-@asynccontextmanager
-async def stage(ctx: Context, name: StageName) -> AsyncIterator[None]:
-    """Tell the reader that a stage began, and when it ended how long it took."""
-    ctx.write_event_to_stream(StageStarted(stage=name))
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        ctx.write_event_to_stream(StageEnded(stage=name, milliseconds=(time.perf_counter() - started) * 1000))
-
-
-def _stream(ctx: Context, text: str) -> None:
-    for piece in pieces(text):
-        ctx.write_event_to_stream(TokenStreamed(text=piece))
-
-
-def _faqs(passages: Sequence[Passage], catalog: Catalog) -> list[FAQ]:
-    """Return the passages' FAQs that the index still holds; UnknownResource when it holds none of them."""
-    faqs = [faq for passage in passages if (faq := catalog.get(passage.faq_id)) is not None]
-    if not faqs:
-        raise UnknownResource("안내해 드리려던 FAQ가 지금 색인에 없습니다. 질문을 다시 입력해 주세요.")
-    return faqs
-
-
-def _sources(faqs: Sequence[FAQ], passages: Sequence[Passage]) -> tuple[Source, ...]:
-    scores = {passage.faq_id: passage.score for passage in passages}
-    return tuple(
-        Source(
-            n=number,
-            id=faq.id,
-            category=faq.category,
-            question=faq.question,
-            score=round(scores[faq.id], 4),
-            snippet=plain(faq.answer, SNIPPET_CHARACTERS),
-        )
-        for number, faq in enumerate(faqs, start=1)
-    )

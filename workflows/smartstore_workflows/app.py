@@ -1,6 +1,6 @@
 """The composition root: the only place that opens clients, and closes them in reverse."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from smartstore_indexing.milvus import Collections
 from smartstore_indexing.reading import IndexReader
 from smartstore_indexing.settings import Settings
 from smartstore_workflows.answering import AnswerWorkflow
+from smartstore_workflows.cache_stores import RedisAnswers, RedisVectors, SqliteAnswers
+from smartstore_workflows.caching import AnswerCache, AnswerStore
 from smartstore_workflows.follow_ups import FollowUpModel
-from smartstore_workflows.memory import ConversationStore
 from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.ranking import RankingModel
 from smartstore_workflows.retrieving import FaqRetriever
 from smartstore_workflows.scope import ScopeModel
-
-CONVERSATIONS = "conversations.sqlite3"
+from smartstore_workflows.stores import Stores, opened_stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,12 @@ class Services:
     retriever: FaqRetriever
     vectors: QueryVectors
     morphemes: Morphemes
-    conversations: ConversationStore
+    stores: Stores
     scope: ScopeModel
     model: AnswerModel | None
     workflow: AnswerWorkflow
+    uncached: AnswerWorkflow
+    workflow_with: Callable[[AnswerCache], AnswerWorkflow]
 
 
 @asynccontextmanager
@@ -45,7 +47,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
 
     Raises:
         FolderInUse: another process holds the data folder.
-        StoreUnavailable: Milvus or a local file cannot be opened.
+        StoreUnavailable: Milvus or Redis does not answer, or a local file cannot be opened.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(held(settings.data_dir))
@@ -56,16 +58,13 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             timeout_seconds=settings.milvus.timeout_seconds,
         )
         stack.push_async_callback(collections.close)
-        conversations = await ConversationStore.open(
-            settings.data_dir / CONVERSATIONS, max_turns=settings.memory.max_turns, days=settings.memory.days
-        )
-        stack.push_async_callback(conversations.close)
+        stores = await stack.enter_async_context(opened_stores(settings))
         model = None
         if key := settings.openai_api_key.get_secret_value():
             model = AnswerModel(settings.openai, key=key, base_url=settings.openai_base_url)
             stack.push_async_callback(model.close)
         embedding, morphemes = E5Embedding(), Morphemes()
-        vectors = QueryVectors(embedding)
+        vectors = QueryVectors(embedding, shared=_shared_vectors(settings, stores, embedding.model_name))
         reader = IndexReader(collections=collections, embedder=embedding.model_name)
         retriever = FaqRetriever(
             reader=reader,
@@ -74,17 +73,25 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             ranking=RankingModel.shipped(),
         )
         scope = ScopeModel.shipped()
-        workflow = AnswerWorkflow(
-            retriever=retriever,
-            vectors=vectors,
-            morphemes=morphemes,
-            scope=scope,
-            follow_ups=FollowUpModel.shipped(),
-            model=model,
-            timeout_seconds=settings.question_timeout_seconds,
-            steps=settings.steps,
-        )
-        workflow.validate()
+        follow_ups = FollowUpModel.shipped()
+
+        def workflow_with(cache: AnswerCache) -> AnswerWorkflow:
+            workflow = AnswerWorkflow(
+                retriever=retriever,
+                vectors=vectors,
+                morphemes=morphemes,
+                scope=scope,
+                follow_ups=follow_ups,
+                model=model,
+                timeout_seconds=settings.question_timeout_seconds,
+                steps=settings.steps,
+                cache=cache,
+                locks=stores.locks,
+            )
+            workflow.validate()
+            return workflow
+
+        answers = await _answer_store(settings, stores) if settings.cache.enabled else None
         builder = IndexBuilder(collections=collections, embedding=embedding, dimensions=DIMENSIONS, morphemes=morphemes)
         yield Services(
             settings=settings,
@@ -94,8 +101,23 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             retriever=retriever,
             vectors=vectors,
             morphemes=morphemes,
-            conversations=conversations,
+            stores=stores,
             scope=scope,
             model=model,
-            workflow=workflow,
+            workflow=workflow_with(AnswerCache(answers, read=morphemes.read)),
+            uncached=workflow_with(AnswerCache(None, read=morphemes.read)),
+            workflow_with=workflow_with,
         )
+
+
+async def _answer_store(settings: Settings, stores: Stores) -> AnswerStore | None:
+    most, days = settings.cache.max_answers, settings.cache.days
+    if stores.redis is not None:
+        return RedisAnswers(stores.redis, most=most, days=days)
+    return await SqliteAnswers.open(stores.file, most=most, days=days) if stores.file is not None else None
+
+
+def _shared_vectors(settings: Settings, stores: Stores, embedder: str) -> RedisVectors | None:
+    if stores.redis is None or not settings.cache.enabled:
+        return None
+    return RedisVectors(stores.redis, embedder=embedder, dimensions=DIMENSIONS, days=settings.cache.days)

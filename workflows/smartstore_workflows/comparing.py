@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from smartstore_indexing.errors import InvalidRequest
 from smartstore_workflows.bootstrap import Interval, interval
-from smartstore_workflows.evaluation import Judged, LabelledSet, SetKind, scores
+from smartstore_workflows.evaluation import Judged, LabelledSet, SetKind, scores, weight
 from smartstore_workflows.events import Kind
 from smartstore_workflows.results import Measured
 
@@ -20,12 +20,14 @@ MAIN: dict[SetKind, tuple[str, ...]] = {
     "multiturn": ("hit@1", "hit@3", "hit@10", "mrr"),
     "scope": ("out_refused", "in_kept"),
     "unanswerable": ("not_found",),
+    "cache_pairs": ("true_hits", "false_hits"),
 }
 HIGHER_IS_WORSE: dict[SetKind, tuple[str, ...]] = {
     "queries": ("refused", "not_found"),
     "multiturn": ("refused", "not_found"),
     "scope": (),
     "unanswerable": ("refused",),
+    "cache_pairs": ("false_hits",),
 }
 
 
@@ -35,6 +37,7 @@ class EarlierLine(BaseModel):
     id: str
     kind: Kind
     rank: int = Field(ge=0)
+    cached: bool = False
 
 
 class EarlierSet(BaseModel):
@@ -105,10 +108,14 @@ def compare(baseline: Baseline, sets: Sequence[Measured]) -> list[Comparison]:
         earlier = _earlier_lines(baseline, measured.file, measured.kind)
         now = [item for item in measured.judged if item.line.id in earlier]
         if now:
-            before = [replace(item, kind=earlier[item.line.id].kind, rank=earlier[item.line.id].rank) for item in now]
+            before = [_as_it_went(item, earlier[item.line.id]) for item in now]
             changes = _changes(measured.kind, before, now)
             compared.append(Comparison(measured.file, measured.kind, len(now), changes))
     return compared
+
+
+def _as_it_went(item: Judged, then: EarlierLine) -> Judged:
+    return replace(item, kind=then.kind, rank=then.rank, cached=then.cached)
 
 
 def _earlier_lines(baseline: Baseline, file: str, kind: SetKind) -> dict[str, EarlierLine]:
@@ -121,11 +128,12 @@ def _changes(kind: SetKind, before: Sequence[Judged], now: Sequence[Judged]) -> 
     scores_before = scores(kind, before)
     changes = {}
     for name, scores_now in scores(kind, now).items():
+        times = weight(name, scores_now)
         low, high = interval(scores_now - scores_before[name])
         changes[name] = Change(
-            before=float(scores_before[name].mean()),
-            now=float(scores_now.mean()),
-            interval=(low, high),
+            before=float(scores_before[name].mean()) * times,
+            now=float(scores_now.mean()) * times,
+            interval=(low * times, high * times),
             verdict=verdict((low, high), higher_is_worse=name in HIGHER_IS_WORSE[kind]),
             main=name in MAIN[kind],
         )

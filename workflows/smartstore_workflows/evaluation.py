@@ -1,7 +1,7 @@
 """Measure the whole workflow on labelled lines, in the JSONL forms of shared/data/eval. Metrics are pure.
 
-A line's kind is told from its keys: `gold` with `history` is multiturn, `gold` alone queries, `label` scope, and a bare
-`query` unanswerable. A gold row is a position in the indexed file.
+A line's kind is told from its keys: `gold` with `history` is multiturn, `gold` alone queries, `label` scope, `a` with
+`b` cache pairs, and a bare `query` unanswerable. A gold row is a position in the indexed file.
 """
 
 import json
@@ -17,8 +17,9 @@ from smartstore_indexing.errors import InvalidRequest
 from smartstore_indexing.faq import Catalog
 from smartstore_workflows.events import Asked, Kind, Outcome, Turn
 
-SetKind = Literal["queries", "multiturn", "scope", "unanswerable"]
+SetKind = Literal["queries", "multiturn", "scope", "unanswerable", "cache_pairs"]
 Metrics = dict[str, float]
+COUNTS = frozenset({"true_hits", "false_hits"})  # metrics that are sums over the lines; the others are means
 KEPT_TITLES = 3  # of the ranked list, in a judged line
 
 
@@ -44,6 +45,14 @@ class Line(BaseModel):
     standalone: str | None = None
 
 
+class Pair(Line):
+    """Two questions, and whether the answer to the first, `a`, answers the second, `b`, which is its query."""
+
+    query: str = Field(min_length=1, validation_alias="b")
+    a: str = Field(min_length=1)
+    same: bool
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledSet:
     """One file of labelled lines."""
@@ -58,7 +67,8 @@ class Judged:
     """How one line went: the outcome's kind, and the rank of the best gold FAQ in the ranked list, from 1 (0: none).
 
     `gold` are the titles of the gold FAQs, `top` those of the first three that were found; `in_scope` and `found` are
-    the workflow's probabilities, both 0 where the question was turned away unread; `asked` is how it was understood.
+    the workflow's probabilities, both 0 where the question was turned away unread; `asked` is how it was understood;
+    `cached` tells that a pair's second question was answered with the first one's answer.
     """
 
     line: Line
@@ -69,6 +79,7 @@ class Judged:
     in_scope: float = 0.0
     found: float = 0.0
     asked: Asked | None = None
+    cached: bool = False
 
     @property
     def hit_rank(self) -> int:
@@ -85,19 +96,23 @@ def read_set(path: Path) -> LabelledSet:
     try:
         texts = [text for text in path.read_text(encoding="utf-8-sig").split("\n") if text.strip()]
         keys = set(json.loads(texts[0])) if texts else set()
-        lines = [Line.model_validate_json(text) for text in texts]
+        kind = _kind(keys)
+        form = Pair if kind == "cache_pairs" else Line
+        lines = [form.model_validate_json(text) for text in texts]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path}: 평가 파일을 읽을 수 없습니다.") from error
     except (ValidationError, ValueError, TypeError, RecursionError) as error:
         raise InvalidRequest(f"{path.name}: 평가 파일의 형식이 올바르지 않습니다 (한 줄에 JSON 하나).") from error
     if not lines:
         raise InvalidRequest(f"{path.name}: 평가할 줄이 없습니다.")
-    return LabelledSet(path.name, _kind(keys), lines)
+    return LabelledSet(path.name, kind, lines)
 
 
 def _kind(keys: set[str]) -> SetKind:
     if "gold" in keys:
         return "multiturn" if "history" in keys else "queries"
+    if {"a", "b"} <= keys:
+        return "cache_pairs"
     return "scope" if "label" in keys else "unanswerable"
 
 
@@ -113,10 +128,13 @@ def turns_of(messages: Iterable[Message]) -> list[Turn]:
 
 
 def group_of(kind: SetKind, line: Line) -> str | None:
-    """Return the group that a line is also counted in: a query's style, a scope line's kind, how a turn follows."""
+    """Return the group that a line is also counted in.
+
+    It is a query's style, the kind of a scope line or a pair, or how a turn follows.
+    """
     if kind == "queries":
         return line.style or None
-    if kind == "scope":
+    if kind in {"scope", "cache_pairs"}:
         return line.kind or None
     if kind == "multiturn" and line.standalone is not None:
         return "switch" if line.standalone == line.query else "follow_up"
@@ -159,17 +177,47 @@ async def judge(
     return judged
 
 
+async def judge_pairs(
+    labelled: LabelledSet, answer: Callable[[str, str], Awaitable[Outcome]], advance: Callable[[], None]
+) -> list[Judged]:
+    """Answer both questions of every pair, with nothing else cached, and judge where the second answer came from."""
+    judged = []
+    for line in labelled.lines:
+        assert isinstance(line, Pair)
+        try:
+            written = (await answer(line.a, line.query)).written
+        except InvalidRequest:
+            judged.append(Judged(line, "refused", 0))
+        else:
+            judged.append(Judged(line, written.kind, 0, asked=written.asked, cached=written.cached))
+        advance()
+    return judged
+
+
 def metrics(kind: SetKind, judged: Sequence[Judged]) -> Metrics:
-    """Return the figures of one set, shares from 0 to 1; a refused or not-found query is a miss at every k.
+    """Return the figures of one set, shares from 0 to 1 or COUNTS; a refused or not-found query is a miss at every k.
 
     A figure that no line counts for is left out.
     """
-    return {name: float(found.mean()) for name, found in scores(kind, judged).items()}
+    return {name: float(found.mean()) * weight(name, found) for name, found in scores(kind, judged).items()}
+
+
+def weight(metric: str, found: np.ndarray) -> float:
+    """Return what the mean of a metric's scores is multiplied by: their number for one of the COUNTS, else 1."""
+    return float(len(found)) if metric in COUNTS else 1.0
 
 
 def scores(kind: SetKind, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
-    """Return for each metric the scores, 0 to 1, of the lines that count for it, in their order; it is their mean."""
-    if kind == "scope":
+    """Return for each metric the scores, 0 to 1, of the lines that count for it, in their order.
+
+    It is their mean, or for one of the COUNTS their sum.
+    """
+    if kind == "cache_pairs":
+        found = {
+            "true_hits": _reused(judged, same=True),
+            "false_hits": _reused(judged, same=False),
+        }
+    elif kind == "scope":
         outside = [item for item in judged if item.line.label == "out"]
         inside = [item for item in judged if item.line.label == "in"]
         found = {"out_refused": _are(outside, "refused"), "in_kept": 1 - _are(inside, "refused")}
@@ -184,6 +232,11 @@ def scores(kind: SetKind, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
             "not_found": _are(judged, "not_found"),
         }
     return {name: each for name, each in found.items() if len(each)}
+
+
+def _reused(judged: Sequence[Judged], *, same: bool) -> np.ndarray:
+    pairs = [item for item in judged if isinstance(item.line, Pair) and item.line.same == same]
+    return np.array([item.cached for item in pairs], dtype=float)
 
 
 def _are(judged: Sequence[Judged], kind: Kind) -> np.ndarray:

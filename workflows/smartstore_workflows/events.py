@@ -16,6 +16,16 @@ ANSWERED: Literal["answered"] = "answered"
 REFUSED: Literal["refused"] = "refused"
 
 
+class Value(BaseModel):
+    """A value inside events."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __repr__(self) -> str:
+        """Return the name of the class: LlamaIndex writes out every event at every step, and nobody reads it."""
+        return f"{type(self).__name__}(…)"
+
+
 class Closed:
     """Makes an event refuse fields it does not declare."""
 
@@ -37,17 +47,13 @@ class Start(Closed, StartEvent):  # type: ignore[misc]  # Event declares __getat
 class Fact(Closed, Event):  # type: ignore[misc]  # as above
     """Something that happened."""
 
+    __repr__ = Value.__repr__
+
 
 class Stop(Closed, StopEvent):  # type: ignore[misc]  # as above
     """What ends a run; its str() is its repr(), where StopEvent's is "None"."""
 
     __str__ = StopEvent.__repr__
-
-
-class Value(BaseModel):
-    """A value inside events."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Turn(Value):
@@ -117,7 +123,7 @@ class Asked(Value):
 
     `before` is the turn that the question is searched with, None when `standalone` is searched. `faq_id` is set when an
     offered follow-up was chosen; `history` is the conversation so far, oldest first; `usage` is what the model's steps
-    before the answer took.
+    before the answer took; `index_version` is the one that the answer may be cached for, "" when it may not.
     """
 
     question: str
@@ -127,6 +133,17 @@ class Asked(Value):
     faq_id: str | None = None
     model: str
     usage: Usage = Usage()
+    index_version: str = ""
+
+
+class RememberedAnswer(Value):
+    """An answer that may be given again: the question that it was written for, and what AnswerWritten tells of it."""
+
+    question: str
+    text: str
+    citations: tuple[str, ...]
+    sources: tuple[Source, ...]
+    passages: tuple[Passage, ...]
 
 
 # Facts, in the order in which they happen.
@@ -154,6 +171,13 @@ class FollowUpChosen(Fact):
     faq_id: str
 
 
+class AnswerRecalled(Fact):
+    """The same text was answered before: that answer is given again, without filter or search."""
+
+    asked: Asked
+    answer: RememberedAnswer
+
+
 class ScopeJudged(Fact):
     """The question's text was judged: margins, above 0 for a seller's question, and for one that an FAQ may answer."""
 
@@ -172,7 +196,8 @@ class PassagesRetrieved(Fact):
 class AnswerWritten(Fact):
     """The answer stands; `passages` is the ranked list that it was chosen from, `sources` what is shown under it.
 
-    `in_scope` and `found` are the probabilities, 0 to 1, that the question is a seller's and that an FAQ answers it.
+    `in_scope` and `found` are the probabilities, 0 to 1, that the question is a seller's and that an FAQ answers it;
+    `cached` tells that the answer was written for an earlier question.
     """
 
     asked: Asked
@@ -185,6 +210,7 @@ class AnswerWritten(Fact):
     usage: Usage = Usage()
     in_scope: float = 1.0
     found: float = 1.0
+    cached: bool = False
 
 
 class Outcome(Stop):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from smartstore_workflows.evaluation import Judged, SetKind
+from smartstore_workflows.evaluation import Judged, Pair, SetKind
 
 SHOWN = 3  # FAQs under an answer: a gold FAQ further down is not seen
 SEVERITY = {"answered": 0, "refused": 1, "not_found": 2}  # a wrong answer misleads, a refusal ends the talk
@@ -44,6 +44,14 @@ def _scope_severity(item: Judged) -> tuple[float, ...]:
     return (0, item.in_scope) if item.kind == "refused" else (1, -item.in_scope)
 
 
+def _pair_wrong(item: Judged) -> bool:
+    return isinstance(item.line, Pair) and item.cached != item.line.same
+
+
+def _pair_severity(item: Judged) -> tuple[float, ...]:
+    return (not item.cached,)  # a wrong answer comes before one that was written anew
+
+
 Wrong = Callable[[Judged], bool]
 Severity = Callable[[Judged], tuple[float, ...]]
 RULES: dict[SetKind, tuple[Wrong, Severity]] = {
@@ -51,4 +59,5 @@ RULES: dict[SetKind, tuple[Wrong, Severity]] = {
     "multiturn": (_ranked_wrong, _ranked_severity),
     "scope": (_scope_wrong, _scope_severity),
     "unanswerable": (_unanswerable_wrong, _sureness),
+    "cache_pairs": (_pair_wrong, _pair_severity),
 }

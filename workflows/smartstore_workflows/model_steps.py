@@ -1,7 +1,8 @@
 """The two optional steps that a model makes before the answer; where one fails the answer goes on without it."""
 
 from smartstore_indexing.faq import Catalog
-from smartstore_indexing.settings import EXTRACTIVE, StepSettings
+from smartstore_indexing.setting_groups import StepSettings
+from smartstore_indexing.settings import EXTRACTIVE
 from smartstore_workflows.events import Asked, Passage
 from smartstore_workflows.models import AnswerModel, Meter
 from smartstore_workflows.reranking import rerank

@@ -3,8 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from smartstore_workflows.bootstrap import Interval, interval
-from smartstore_workflows.evaluation import Judged, LabelledSet, Metrics, SetKind, group_of, metrics, scores
+from smartstore_workflows.evaluation import (
+    Judged,
+    LabelledSet,
+    Metrics,
+    Pair,
+    SetKind,
+    group_of,
+    metrics,
+    scores,
+    weight,
+)
 
 DIGITS = 4
 
@@ -53,9 +65,14 @@ def measure(labelled: LabelledSet, judged: Sequence[Judged]) -> Measured:
         kind=labelled.kind,
         judged=judged,
         metrics=metrics(labelled.kind, judged),
-        intervals={name: interval(found) for name, found in scores(labelled.kind, judged).items()},
+        intervals={name: _interval(name, found) for name, found in scores(labelled.kind, judged).items()},
         groups={name: Group(len(items), metrics(labelled.kind, items)) for name, items in groups.items()},
     )
+
+
+def _interval(metric: str, found: np.ndarray) -> Interval:
+    low, high = interval(found)
+    return low * weight(metric, found), high * weight(metric, found)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, object]:
@@ -92,6 +109,9 @@ def _line_as_json(kind: SetKind, item: Judged) -> dict[str, object]:
         "top": list(item.top),
         "in_scope": round(item.in_scope, DIGITS),
         "found": round(item.found, DIGITS),
+        **(
+            {"first": item.line.a, "same": item.line.same, "cached": item.cached} if isinstance(item.line, Pair) else {}
+        ),
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from llama_index_instrumentation import get_dispatcher
 
 from smartstore_indexing.embedding import QueryVectors
 from smartstore_indexing.faq import FAQ, Catalog
@@ -15,6 +16,7 @@ from smartstore_workflows.lexical import Bm25, grams
 from smartstore_workflows.ranking import RankingModel, features_of
 from smartstore_workflows.words import expansions
 
+dispatcher = get_dispatcher(__name__)
 TERMS_K1, TERMS_B = 1.5, 0.75
 GRAMS_K1, GRAMS_B = 1.5, 0.5
 BIGRAMS = (2,)
@@ -74,6 +76,7 @@ class FaqRetriever:
         """Return all FAQs of the index in use; raises what IndexReader.snapshot raises."""
         return (await self._reader.snapshot()).catalog
 
+    @dispatcher.span
     async def retrieve(self, text: str) -> Retrieved:
         """Return the FAQs for a question that stands alone, or is joined to what it leans on.
 
@@ -82,6 +85,22 @@ class FaqRetriever:
         searchable = await self.searchable()
         vector, terms = await asyncio.gather(self._vectors.of(text), asyncio.to_thread(self._morphemes.terms, text))
         return await asyncio.to_thread(self._score, searchable, text, vector, terms)
+
+    async def search(self, text: str, *, limit: int, category: str | None = None) -> list[Passage]:
+        """Return at most `limit` passages for a text, up to RANKED, best first; with `category` from that one alone.
+
+        Their scores are probabilities among the FAQs that were looked at. Raises what IndexReader.snapshot raises.
+        """
+        found = await self.retrieve(text)
+        if category is None:
+            return found.passages[:limit]
+        faqs = list(found.catalog)
+        among = np.flatnonzero([faq.category == category for faq in faqs])
+        if not len(among):
+            return []
+        places, shares = self._ranking.rank(found.features[among], found.answers[among])
+        passages = zip(places[:limit], shares, strict=False)
+        return [Passage(faq_id=faqs[among[place]].id, score=share) for place, share in passages]
 
     async def titled_with(self, terms: Sequence[str]) -> list[FAQ]:
         """Return the FAQs whose titles hold any of the terms, those with the earlier terms first."""

@@ -13,7 +13,7 @@ from smartstore_workflows.events import Turn
 from smartstore_workflows.extracting import plain
 from smartstore_workflows.models import Completes
 from smartstore_workflows.prompting import rules, unfenced
-from smartstore_workflows.understanding import FILLERS, checked_question
+from smartstore_workflows.understanding import checked_question
 
 log = structlog.get_logger(__name__)
 MAX_TOKENS = 400  # a reply that needs more is cut off, and then not used
@@ -21,6 +21,7 @@ TURNS = 3
 TOPIC_CHARACTERS = 300  # of each turn's question, its end: what a follow-up of follow-ups asked last
 ANSWER_CHARACTERS = 200  # of each turn's answer, its beginning
 LABEL = re.compile(r"\A(?:고쳐 쓴 |다시 쓴 )?질문\s*:\s*")
+FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul "letters" that show as a blank
 QUOTES = ('""', "''", "``", "“”", "‘’", "「」", "『』", "«»")
 
 

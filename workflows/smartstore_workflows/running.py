@@ -1,6 +1,7 @@
 """One run of the answer workflow, as a stream of its events; whoever leaves the stream ends the run."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import anyio
 from workflows import Workflow
@@ -31,3 +32,12 @@ async def events_of(workflow: Workflow, asked: QuestionAsked) -> AsyncGenerator[
         # Cancelling the reader does not stop a run, and under Starlette the cancellation reaches this await too.
         with anyio.move_on_after(CANCEL_GRACE_SECONDS, shield=True):
             await handler.cancel_run()
+
+
+async def outcome_of(workflow: Workflow, asked: QuestionAsked) -> Outcome:
+    """Return how a run ends; raises what `events_of` raises."""
+    async with aclosing(events_of(workflow, asked)) as events:
+        async for event in events:
+            if isinstance(event, Outcome):
+                return event
+    raise TransientError("답변이 끝나지 않았습니다. 다시 시도해 주세요.")

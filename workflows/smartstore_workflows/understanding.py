@@ -15,7 +15,12 @@ MAX_CHARACTERS = 2_000
 MAX_SESSION_ID = 200
 BEFORE_CHARACTERS = 80  # of the question before, in the text that is embedded; its answer there finds no more
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-FILLERS = "\u115f\u1160\u3164\uffa0"  # Hangul "letters" that show as a blank
+# Letters and digits, as ranges that every dialect of regular expressions reads alike: the API's contract has them too.
+# The Hangul fillers (U+115F, U+1160, U+3164, U+FFA0), which show as a blank, are none.
+LETTER = (
+    "[0-9A-Za-z\u00c0-\u02af\u0370-\u115e\u1161-\u1fff\u3041-\u3096\u30a1-\u30fa\u3105-\u312f\u3131-\u3163\u3400-\u4dbf"
+    "\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uf900-\ufaff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9d]"
+)
 PLEASE = r"(?:줘요?|주세요|주십시오|주시겠어요|주실래요|줄래요?)"
 REQUEST = (
     rf"(?:좀\s*)?(?:(?:알려|말해|말씀해|보여|가르쳐)\s*{PLEASE}|궁금(?:해요?|합니다)"
@@ -45,7 +50,7 @@ def checked_question(text: str) -> str:
             f"질문은 {MAX_CHARACTERS:,}자까지 입력할 수 있습니다 (지금 {len(question):,}자). "
             "조금 줄여서 다시 질문해 주세요."
         )
-    if not any(unicodedata.category(character)[0] in "LN" and character not in FILLERS for character in question):
+    if not re.search(LETTER, question):
         raise InvalidRequest("글자가 없는 질문은 이해할 수 없습니다. 궁금한 점을 글로 입력해 주세요.")
     return question
 

@@ -3,7 +3,9 @@
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_json
 
+from smartstore_indexing.errors import TransientError
 from smartstore_workflows.events import Kind, Source, StageName, Suggestion, Usage
 
 EventName = Literal["started", "stage", "sources", "token", "restart", "answer", "suggestions", "error", "done"]
@@ -85,6 +87,10 @@ class StreamEvent(BaseModel):
         """Return the event as one line of JSON: {"id", "event", "data"}."""
         return self.model_dump_json()
 
+    def data_json(self) -> str:
+        """Return the data alone as JSON, as SSE carries it."""
+        return to_json(self.data).decode()
+
 
 class Reply(BaseModel):
     """A whole answer, not streamed."""
@@ -98,3 +104,46 @@ class Reply(BaseModel):
     suggestions: tuple[Suggestion, ...]
     usage: Usage
     timings_ms: dict[str, float]
+
+
+class Gathered:
+    """Gathers a run's events into its whole reply."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self.failure: Failure | None = None
+        self._started: Started | None = None
+        self._sources: tuple[Source, ...] = ()
+        self._answer: Answer | None = None
+        self._suggestions: tuple[Suggestion, ...] = ()
+        self._done: Done | None = None
+
+    def add(self, event: StreamEvent) -> None:
+        """Take the next event."""
+        match event.data:
+            case Started():
+                self._started = event.data
+            case Answer():
+                self._answer = event.data
+            case Failure():
+                self.failure = event.data
+            case Done():
+                self._done = event.data
+            case tuple() if event.event == "sources":
+                self._sources = tuple(item for item in event.data if isinstance(item, Source))
+            case tuple():
+                self._suggestions = tuple(item for item in event.data if isinstance(item, Suggestion))
+
+    def reply(self) -> Reply:
+        """Return the whole of a run that has ended; TransientError when it ended without an answer."""
+        if self._started is None or self._answer is None or self._done is None:
+            raise TransientError("답변이 끝나지 않았습니다. 다시 시도해 주세요.")
+        return Reply(
+            run_id=self._started.run_id,
+            session_id=self._started.session_id,
+            sources=self._sources,
+            answer=self._answer,
+            suggestions=self._suggestions,
+            usage=self._done.usage,
+            timings_ms=self._done.timings_ms,
+        )

@@ -1,0 +1,143 @@
+"""The groups of settings, one for each part of the program; settings.py reads them."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Group(BaseModel):
+    """A group of settings; a misspelt name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MilvusSettings(Group):
+    """Where the vectors live."""
+
+    uri: str = Field("", description="Milvus 주소. 비우면 데이터 폴더의 Milvus Lite 파일을 씁니다.")
+    token: SecretStr = Field(SecretStr(""), description="Milvus 인증 토큰 (사용자:비밀번호).")
+    alias: str = Field(
+        "smartstore_faq", pattern=r"^[a-z][a-z0-9_]{0,63}$", description="검색이 읽는 별칭(alias)의 이름."
+    )
+    timeout_seconds: float = Field(30.0, gt=0, le=300, description="Milvus 호출 하나의 제한 시간(초).")
+
+
+class OpenAISettings(Group):
+    """The OpenAI model, used when there is a key."""
+
+    model: str = Field("gpt-4.1-mini", min_length=1, description="OpenAI 모델 이름.")
+    temperature: float = Field(0.1, ge=0, le=2, description="낮을수록 같은 질문에 같은 답을 합니다.")
+    max_tokens: int = Field(800, ge=16, le=16_384, description="답변 하나의 최대 토큰 수.")
+    context_window: int = Field(128_000, ge=2_048, description="모델이 읽을 수 있는 토큰 수.")
+    timeout_seconds: float = Field(30.0, gt=0, le=300, description="모델 호출 하나의 제한 시간(초).")
+    max_retries: int = Field(1, ge=0, le=5, description="첫 토큰 전에 실패했을 때 다시 시도하는 횟수.")
+
+
+class StepSettings(Group):
+    """The optional steps that the model makes before an answer; each is one more call."""
+
+    rewrite: bool = Field(
+        False, description="true면 앞 대화에 기대는 질문을 모델이 홀로 뜻이 통하는 질문으로 고쳐 씁니다."
+    )
+    rerank: bool = Field(False, description="true면 찾은 FAQ의 순서를 모델이 다시 정합니다.")
+    timeout_seconds: float = Field(
+        5.0, gt=0, le=300, description="이 단계 하나의 제한 시간(초). 넘으면 그 단계 없이 답합니다."
+    )
+
+
+class RedisSettings(Group):
+    """Where conversations, cached answers and limits live when several processes share them."""
+
+    url: SecretStr = Field(
+        SecretStr(""), description="Redis 주소 (redis://호스트:6379/0). 비우면 데이터 폴더의 SQLite 파일을 씁니다."
+    )
+    prefix: str = Field("smartstore", pattern=r"^[a-z][a-z0-9_-]{0,63}$", description="Redis 키의 앞부분.")
+    timeout_seconds: float = Field(1.0, gt=0, le=30, description="Redis 호출 하나의 제한 시간(초).")
+
+
+class ServerSettings(Group):
+    """The API server, `smartstore serve`."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="서버가 듣는 주소. 모두에게 열려면 0.0.0.0.")
+    port: int = Field(8000, ge=0, le=65_535, description="서버가 듣는 포트.")
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="API 키, 쉼표로 구분. 비우면 키가 필요한 경로는 이 컴퓨터에서만 쓸 수 있습니다."
+    )
+    require_key: bool = Field(False, description="true면 질문과 검색에도 API 키가 필요합니다.")
+    cors_origins: str = Field("", description="브라우저에서 부를 수 있는 웹 주소, 쉼표로 구분. 비우면 같은 주소만.")
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="X-Forwarded-For를 믿을 프록시의 주소, 쉼표로 구분. 모두 믿으려면 *."
+    )
+    drain_seconds: float = Field(20.0, ge=0, le=600, description="끝낼 때 답변 중인 스트림을 기다리는 시간(초).")
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Return the API keys."""
+        return _listed(self.api_keys.get_secret_value())
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Return the origins of pages that may call."""
+        return _listed(self.cors_origins)
+
+
+class LimitSettings(Group):
+    """How much one client, and all together, may ask for."""
+
+    per_minute: int = Field(60, ge=0, le=100_000, description="세션 또는 주소 하나의 1분당 요청 수. 0이면 제한 없음.")
+    max_runs: int = Field(200, ge=1, le=10_000, description="한꺼번에 답하는 질문 수.")
+    queue: int = Field(100, ge=0, le=10_000, description="그보다 많을 때 기다릴 수 있는 질문 수. 넘으면 503.")
+    queue_seconds: float = Field(10.0, gt=0, le=300, description="자리가 나기를 기다리는 시간(초). 넘으면 503.")
+
+
+class StreamSettings(Group):
+    """How a run's events are sent and kept."""
+
+    heartbeat_seconds: float = Field(15.0, gt=0, le=300, description="조용한 스트림에 보내는 SSE 주석의 간격(초).")
+    grace_seconds: float = Field(
+        3.0,
+        ge=0,
+        le=300,
+        description="읽는 사람이 떠난 뒤 답변을 멈추기까지의 시간(초). 그 안에 다시 이을 수 있습니다.",
+    )
+    keep_seconds: float = Field(600.0, ge=0, le=86_400, description="끝난 답변의 이벤트를 보관하는 시간(초).")
+    keep_runs: int = Field(2_000, ge=0, le=1_000_000, description="이벤트를 보관하는 끝난 답변의 수.")
+
+
+class MemorySettings(Group):
+    """How much of a conversation is kept."""
+
+    max_turns: int = Field(20, ge=1, le=200, description="대화 하나에 보관하는 문답 수.")
+    max_tokens: int = Field(
+        3_000, ge=100, le=100_000, description="질문할 때 읽는 앞 대화의 최대 토큰 수(어림). 최근 문답은 늘 남습니다."
+    )
+    days: float = Field(3.0, gt=0, le=365, description="마지막으로 쓴 뒤 대화를 보관하는 날 수.")
+
+
+class CacheSettings(Group):
+    """Answers that are given again to a question that asks the same."""
+
+    enabled: bool = Field(True, description="false면 모든 질문에 새로 답합니다.")
+    max_answers: int = Field(5_000, ge=1, le=1_000_000, description="보관하는 답변 수. 넘으면 오래된 것부터 버립니다.")
+    days: float = Field(7.0, gt=0, le=365, description="답변과 질문의 벡터를 보관하는 날 수.")
+
+
+class WatchSettings(Group):
+    """What an operator watches: logs and traces."""
+
+    log_level: str = Field(
+        "info", pattern=r"(?i)^(debug|info|warning|error)$", description="로그 수준: debug, info, warning, error."
+    )
+    log_format: str = Field(
+        "auto",
+        pattern=r"^(auto|json|console)$",
+        description="로그 형식: json, console(사람용). auto는 터미널이면 console, 아니면 json입니다.",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="추적(trace)을 보낼 OTLP/HTTP 수집기 (http://호스트:4318). 비우면 보내지 않습니다.",
+    )
+    trace_text: bool = Field(False, description="true면 개인정보를 가린 질문과 답변의 글도 추적에 넣습니다.")
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket API: a Starlette application over one open Chatbot."""

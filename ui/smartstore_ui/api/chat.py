@@ -1,0 +1,107 @@
+"""Asking: a question's run is started, followed, resumed and stopped."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+
+from smartstore_indexing.errors import StoreUnavailable, UnknownResource
+from smartstore_ui.api.context import Api, api_of
+from smartstore_ui.api.documenting import document
+from smartstore_ui.api.errors import error_body, status_of
+from smartstore_ui.api.requests import ChatBody, ChatQuery, FeedbackBody, read_body, read_query
+from smartstore_ui.api.runs import Frame, LiveRun
+from smartstore_ui.api.sse import EventStream, last_event_id
+from smartstore_workflows import wire
+
+NEW = "그런 대화가 없습니다. session_id 없이 질문하면 새 대화를 시작합니다."
+
+
+async def chat(request: Request) -> Response:
+    """POST /api/chat: the answer as server-sent events, or with ?stream=false as one document."""
+    api = api_of(request)
+    streams = read_query(request.query_params, ChatQuery).stream == "true"
+    run = await start(api, request, await read_body(request, ChatBody))
+    frames = api.runs.follow(run)
+    return EventStream(frames) if streams else await whole(request, run, frames)
+
+
+async def start(api: Api, connection: HTTPConnection, asked: ChatBody) -> LiveRun:
+    """Start the run of a question.
+
+    Raises:
+        FaqError: the client may not ask, its conversation is unknown, there is no room, or the question is no question.
+    """
+    await api.admit(connection, asked.session_id)
+    if asked.session_id is not None:
+        await require_session(api, asked.session_id)
+    request_id = connection.state.request_id
+    events = api.bot.stream(
+        asked.question or "",
+        session_id=asked.session_id,
+        faq_id=asked.faq_id,
+        model=asked.model,
+        request_id=request_id,
+    )
+    return await api.runs.start(events, request_id)
+
+
+async def require_session(api: Api, session_id: str) -> None:
+    """Raise UnknownResource unless the conversation is known; while its store is away every one passes."""
+    try:
+        known = await api.bot.services.stores.conversations.known(session_id)
+    except StoreUnavailable:
+        return  # the answer comes without memory, flagged degraded
+    if not known:
+        raise UnknownResource(NEW)
+
+
+async def whole(request: Request, run: LiveRun, frames: AsyncGenerator[list[Frame], None]) -> Response:
+    """Return the whole answer as one document; a client that hangs up meanwhile stops following."""
+    reply = await gathered(request, run, frames)
+    return document(reply) if isinstance(reply, wire.Reply) else failed(reply)
+
+
+async def gathered(
+    request: Request, run: LiveRun, frames: AsyncGenerator[list[Frame], None]
+) -> wire.Reply | wire.Failure:
+    """Follow a run to its end and return its reply, or what went wrong."""
+    async with aclosing(frames):
+        async for _ in frames:
+            if await request.is_disconnected():
+                break
+    return run.gathered.failure or run.gathered.reply()
+
+
+def failed(failure: wire.Failure) -> Response:
+    """Return the response of a run that ended in an error."""
+    return JSONResponse(
+        error_body(failure.code, failure.message, failure.request_id),
+        status_of(failure.code),
+    )
+
+
+async def resume(request: Request) -> Response:
+    """GET /api/runs/{run_id}/events: what follows Last-Event-ID."""
+    api = api_of(request)
+    await api.admit(request)
+    after = last_event_id(request.headers.get("last-event-id"))
+    return EventStream(api.runs.follow(api.runs.get(request.path_params["run_id"]), after))
+
+
+async def stop(request: Request) -> Response:
+    """DELETE /api/runs/{run_id}: the run ends, and the model's request with it."""
+    api = api_of(request)
+    await api.admit(request)
+    api.runs.get(request.path_params["run_id"]).stop()
+    return Response(status_code=204)
+
+
+async def feedback(request: Request) -> Response:
+    """POST /api/feedback: a thumb is kept with its run."""
+    api = api_of(request)
+    await api.admit(request)
+    given = await read_body(request, FeedbackBody)
+    await api.bot.rate(given.run_id, given.score, given.comment)
+    return Response(status_code=204)

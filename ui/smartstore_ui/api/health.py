@@ -1,0 +1,50 @@
+"""Whether the process lives, whether it can answer, and its metrics."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from smartstore_indexing.errors import FaqError
+from smartstore_ui.api import answers
+from smartstore_ui.api.context import api_of
+from smartstore_ui.api.documenting import document
+
+CHECK_SECONDS = 3.0
+
+
+async def healthz(request: Request) -> Response:
+    """The process lives."""
+    return document(answers.Health())
+
+
+async def readyz(request: Request) -> Response:
+    """Each dependency; 503 unless questions can be answered. Without Redis they can, without memory."""
+    api = api_of(request)
+    services = api.bot.services
+    checks: dict[str, Awaitable[object]] = {"milvus": services.retriever.searchable()}
+    if services.stores.redis is not None:
+        checks["redis"] = services.stores.redis.ping()
+    states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
+    if api.runs.closing:
+        states["server"] = "closing"
+    ready = states["milvus"] == "ok" and not api.runs.closing
+    return document(answers.Readiness(ready=ready, dependencies=states), status=200 if ready else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """The metrics, as Prometheus reads them."""
+    text, media_type = api_of(request).metrics.exposition()
+    return Response(text, headers={"Content-Type": media_type})
+
+
+async def _state(check: Awaitable[object]) -> str:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check
+    except FaqError as error:
+        return error.code
+    except TimeoutError:
+        return "timeout"
+    return "ok"

@@ -1,0 +1,48 @@
+"""POST /api/index and what became of it; for the operator."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from smartstore_ui.api import answers
+from smartstore_ui.api.context import Api, api_of
+from smartstore_ui.api.documenting import document
+from smartstore_ui.api.index_jobs import IndexJob
+from smartstore_ui.api.requests import IndexBody, body_bytes, parsed
+from smartstore_ui.api.sse import HEADERS, HEARTBEAT, event_bytes
+
+
+async def index(request: Request) -> Response:
+    """Queue a job; an empty body means the configured FAQ file, incrementally."""
+    api = api_of(request)
+    api.access.owner_only(request)
+    wanted = parsed(await body_bytes(request) or b"{}", IndexBody)
+    source = Path(wanted.source) if wanted.source else api.settings.faq
+    job = api.jobs.add(source, full=wanted.mode == "full")
+    return document(answers.JobAccepted(job_id=job.job_id), status=202, location=f"/api/index/{job.job_id}")
+
+
+async def job(request: Request) -> Response:
+    """Return how far a job is, or how it ended."""
+    api = api_of(request)
+    api.access.owner_only(request)
+    return document(api.jobs.get(request.path_params["job_id"]).told())
+
+
+async def job_events(request: Request) -> Response:
+    """Stream how a job goes on, as server-sent events, up to its end."""
+    api = api_of(request)
+    api.access.owner_only(request)
+    found = api.jobs.get(request.path_params["job_id"])
+    return StreamingResponse(_events(api, found), media_type="text/event-stream", headers=HEADERS)
+
+
+async def _events(api: Api, found: IndexJob) -> AsyncGenerator[bytes, None]:
+    number = 0
+    async with aclosing(api.jobs.follow(found, api.settings.stream.heartbeat_seconds)) as changes:
+        async for told in changes:
+            number += told is not None
+            yield HEARTBEAT if told is None else event_bytes(number, told.state, told.model_dump_json())

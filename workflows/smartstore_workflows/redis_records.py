@@ -1,0 +1,66 @@
+"""The records of runs in the Redis that processes share: a hash a run, and a sorted set of those that were rated."""
+
+import time
+from typing import cast
+
+from smartstore_workflows.memory import DAY_SECONDS
+from smartstore_workflows.records import Rating, RunRecord, Score, record_of, run_json
+from smartstore_workflows.redis_server import RedisServer
+
+RUN, RATED = "run-record", "rated-runs"
+# Both look before they write: a run that is rated must not end, and one that has ended must not come back as a rating.
+ADD = """
+redis.call('HSET', KEYS[1], 'run', ARGV[1])
+if redis.call('HEXISTS', KEYS[1], 'rating') == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+"""
+RATE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'rating', ARGV[1])
+redis.call('PERSIST', KEYS[1])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+return 1
+"""
+
+
+class RedisRunRecords:
+    """Records in Redis; what each method returns and raises is told by `records.RunRecords`."""
+
+    def __init__(self, server: RedisServer, *, days: float) -> None:
+        """Use a server; whoever opened it closes it."""
+        self._server = server
+        self._life = days * DAY_SECONDS
+
+    async def add(self, record: RunRecord) -> None:
+        """Keep a run; one of the same id is replaced, and its rating stays."""
+        seconds = record.created_at + self._life - time.time()
+        async with self._server.use() as client:
+            await client.eval(ADD, 1, self._key(record.run_id), run_json(record), max(1, round(seconds * 1_000)))
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        """Return a run with its rating; None for one that is unknown, too old and unrated, or broken."""
+        async with self._server.use() as client:
+            run, rating = await client.hmget(self._key(run_id), ["run", "rating"])
+        return record_of(run, rating) if run else None
+
+    async def rate(self, run_id: str, score: Score, comment: str | None) -> bool:
+        """Give a run its rating in place of an earlier one, and keep it for good; return False when it is unknown."""
+        rating = Rating(score=score, comment=comment, rated_at=time.time())
+        keys = (self._key(run_id), self._server.key(RATED))
+        async with self._server.use() as client:
+            return bool(await client.eval(RATE, 2, *keys, rating.model_dump_json(), repr(rating.rated_at), run_id))
+
+    async def rated(self, *, limit: int) -> list[RunRecord]:
+        """Return at most `limit` rated runs, the last rated first."""
+        if limit < 1:
+            return []
+        async with self._server.use() as client:
+            run_ids = await client.zrevrange(self._server.key(RATED), 0, limit - 1)
+            async with client.pipeline(transaction=False) as pipe:
+                for run_id in cast("list[bytes]", run_ids):
+                    pipe.hmget(self._key(run_id.decode()), ["run", "rating"])
+                rows = await pipe.execute()
+        found = [record_of(run, rating) for run, rating in rows if run]
+        return [record for record in found if record is not None]
+
+    def _key(self, run_id: str) -> str:
+        return self._server.key(RUN, run_id)
