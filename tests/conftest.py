@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from smartstore_indexing.setting_groups import RedisSettings
+from smartstore_indexing.setting_groups import CacheSettings, RedisSettings
 from smartstore_indexing.settings import Settings, load_settings
 from smartstore_workflows import Chatbot
 from smartstore_workflows.answering import AnswerWorkflow
@@ -68,9 +69,9 @@ def data_dir(indexed_dir: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 async def bot(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chatbot]:
-    """Yield an open, warm bot over the sample FAQ without a model; each test takes a session of its own."""
+    """Yield an open, warm bot over the sample FAQ without a model or cache; each test takes a session of its own."""
     folder = shutil.copytree(indexed_dir, tmp_path_factory.mktemp("bot") / "data")
-    async with Chatbot(settings_for(Path(folder))) as opened:
+    async with Chatbot(settings_for(Path(folder), cache=CacheSettings(enabled=False))) as opened:
         await opened.warm_up()
         yield opened
 
@@ -128,6 +129,10 @@ class RedisProcess:
             self._process.kill()
             self._process.wait(timeout=10)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _pongs(self) -> bool:
         try:

@@ -244,7 +244,7 @@ class ModelSwitch:
     The bot's own model has the name of `NAME`, which is given another one of the same length on its way.
     """
 
-    NAME = b"stub-named"
+    NAME = b"stub-to-be-named"
 
     def __init__(self, port: int) -> None:
         """Stand before the server at that port."""
@@ -341,7 +341,7 @@ def model_settings(switch: ModelSwitch) -> dict[str, str]:
         "OPENAI_API_KEY": "sk-secret-of-the-tests",
         "OPENAI_BASE_URL": switch.url,
         "OPENAI__MODEL": switch.NAME.decode(),
-        "OPENAI__TIMEOUT_SECONDS": "1.5",
+        "OPENAI__TIMEOUT_SECONDS": "1",
     }
 
 

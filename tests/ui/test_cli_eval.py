@@ -24,11 +24,12 @@ METRICS = {
 }
 # A floor only rises. Beside it what was measured when it was set.
 FLOORS = [
-    ("queries", "hit@3", 0.80),  # 0.883
-    ("queries", "hit@10", 0.90),  # 0.925
-    ("multiturn", "hit@3", 0.70),  # 0.767
-    ("scope", "in_kept", 0.90),  # 0.950
-    ("scope", "out_refused", 0.60),  # 0.667
+    ("queries", "hit@3", 0.86),  # 0.875
+    ("queries", "hit@10", 0.90),  # 0.900
+    ("multiturn", "hit@3", 0.93),  # 0.967
+    ("scope", "in_kept", 0.90),  # 0.900
+    ("scope", "out_refused", 0.85),  # 0.875
+    ("unanswerable", "not_found", 0.80),  # 0.833
 ]
 GROUPS = {
     "queries": {"paraphrase", "everyday", "keyword", "colloquial", "typo", "situation"},

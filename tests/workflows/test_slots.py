@@ -60,8 +60,25 @@ def test_asking_the_same_is_mutual(kiwi: Morphemes) -> None:
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=60))
 def test_any_text_asks_the_same_as_itself(kiwi: Morphemes, text: str) -> None:
-    if len(meaning(kiwi.read(text).morphemes).words) < 20:
+    if 0 < len(meaning(kiwi.read(text).morphemes).words) < 20:
         assert ask_the_same(text, text, kiwi.read)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("어떻게 하나요?", "무엇인가요?"),
+        ("비즈월렛은 무엇인가요?", "비즈월렛은 어떻게 하나요?"),
+        ("こんにちは 반품", "さようなら 반품"),
+        ("a.example.com 오류가 나요", "b.example.com 오류가 나요"),
+        ("세 개를 보내요", "네 개를 보내요"),
+    ],
+    ids=["no word", "what and how", "script", "address", "numeral of one jamo"],
+)
+def test_questions_that_differ_in_what_is_easily_passed_over_are_not_the_same(
+    kiwi: Morphemes, one: str, other: str
+) -> None:
+    assert not ask_the_same(one, other, kiwi.read)
 
 
 def test_long_question_is_never_taken_for_another(kiwi: Morphemes) -> None:

@@ -29,7 +29,7 @@ def ask_the_same(one: str, other: str, read: Read) -> bool:
 
 def agree(one: Meaning, other: Meaning) -> bool:
     """Tell whether two meanings are the same."""
-    if one.slots != other.slots or max(len(one.words), len(other.words)) > MOST_WORDS:
+    if one.slots != other.slots or not 0 < max(len(one.words), len(other.words)) <= MOST_WORDS:
         return False
     return not (unmet(one.words, other.words) or _recast(one, other) or _exchanged(one.words, other.words))
 

@@ -12,12 +12,15 @@ from smartstore_indexing.korean import Reading
 
 MOST_SYLLABLES = 2  # of one mistake
 MOST_JAMO, MOST_JAMO_OF_TWO = 2, 3  # wrong in a mistake of one syllable, of two
+MOST_LETTERS = 200  # comparing takes time with the square of them
 SYLLABLES_TO_A_JAMO = 5  # of the text, for each wrong jamo beyond the first
 # How many times e more probable a sentence must be without a mistake: of this project's own pairs those that differ in
 # a real word of like shape reach 2.8, mistakes are from 4.6 on.
 LEAST_GAIN = 4.0
 # One of these put for another, left out or put in makes a word of another meaning, not a mistyped one.
-FLIPS = frozenset("안못비미불무부재주전후중없있상하내외신구대소남여유")
+FLIPS = frozenset(
+    "안못비미불무부재주전후중없있상하내외신구대소남여유켜끄꺼넣빼한두세네일이삼사오육칠팔구십백천만억년월달초분시"
+)
 
 
 def mistyped(one: str, other: str, read: Callable[[str], Reading]) -> bool:
@@ -33,6 +36,8 @@ def mistakes(one: str, other: str) -> list[str]:
     """Return the one text with each single difference of the other in it; none when they are too many or too large."""
     places, letters = _letters(one)
     _, others = _letters(other)
+    if max(len(letters), len(others)) > MOST_LETTERS:
+        return []
     found, wrong = [], 0
     for kind, start, end, other_start, other_end in SequenceMatcher(None, letters, others, False).get_opcodes():
         if kind == "equal":

@@ -5,6 +5,7 @@ number, in what is asked for (when, who, how much, why), in what comes before or
 services, products and objects are words, of which alignment.py wants each met by its equal.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,8 +14,12 @@ from importlib import resources
 from smartstore_indexing.korean import Morpheme
 from smartstore_workflows.numerals import number_at
 
+FEW = 2  # words, of which 무엇인가요 asks what they mean
 EMPTY = "empty"  # the words of lexicon.txt that say how a question is put, not what it asks
-NOUNS = frozenset({"NNG", "NNP", "XR", "SL", "SH", "NR", "SN", "W_SERIAL"})
+NOUNS = frozenset(
+    {"NNG", "NNP", "XR", "SL", "SH", "NR", "SN", "W_SERIAL", "W_URL", "W_EMAIL", "W_MENTION", "W_HASHTAG"}
+)
+SIGHS = re.compile("[ㄱ-ㆎ]")  # ㅠㅠ, ㅋㅋ
 PREDICATES = frozenset({"VV", "VA"})
 SUFFIXES = frozenset({"XSN"})
 PARTICLES = frozenset({"JKS", "JKC", "JKG", "JKO", "JKB", "JKV", "JKQ", "JX", "JC"})
@@ -38,6 +43,7 @@ ASKED = {
 OPEN = frozenset(
     {"어떻게", "어떻", "어떡하", "어떡", "무엇", "뭐", "무어", "어디", "어느", "어떤", "무슨", "방법", "법", "절차"}
 )
+WHAT = frozenset({"무엇", "뭐", "무어"})
 # Particles that say what part a noun plays; the others leave it open.
 PARTS = {
     **dict.fromkeys(("이", "가", "께서"), "가"),
@@ -80,7 +86,7 @@ class _Reader:
         self._found = Meaning()
         self._negated = 0  # negations that wait for what they negate
         self._must = False
-        self._asks = False
+        self._asks = self._asks_one = self._what = False  # anything, for one of ASKED, what something is
 
     def read(self) -> Meaning:
         at = 0
@@ -89,6 +95,8 @@ class _Reader:
         self._settle()
         if self._must and not self._asks:  # 어떻게 해야 하나요 asks no more than 어떻게 하나요
             self._found.slots.add("해야")
+        if self._what and not self._asks_one and len(self._found.words) <= FEW:
+            self._found.slots.add("뜻")
         return self._found
 
     def _number(self, at: int) -> int | None:
@@ -115,7 +123,7 @@ class _Reader:
             self._found.slots.add(f"{ORDERS[form]}:{self._last()}")
         elif tag == "JX" and form == "만" and self._tag(at - 1) not in ENDINGS:
             self._found.slots.add("만")
-        elif tag in NOUNS:
+        elif tag in NOUNS or (tag == "SW" and form.isalpha() and not SIGHS.match(form)):  # a script unknown to Kiwi
             return self._noun(at)
         elif tag in PREDICATES:
             self._add(form, at + 1, known=here.known)
@@ -145,8 +153,9 @@ class _Reader:
     def _asked(self, form: str, tag: str) -> None:
         if form in ASKED and tag in {"NP", "MAG", "MM", "NNG"}:
             self._found.slots.add(f"물음:{ASKED[form]}")
-            self._asks = True
+            self._asks = self._asks_one = True
         self._asks = self._asks or form in OPEN
+        self._what = self._what or (form in WHAT and tag == "NP")
 
     def _add(self, form: str, end: int, *, known: bool) -> None:
         words = [word for word in canonical(form) if word not in lexicon(EMPTY)]

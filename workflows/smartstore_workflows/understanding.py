@@ -18,7 +18,7 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Letters and digits, as ranges that every dialect of regular expressions reads alike: the API's contract has them too.
 # The Hangul fillers (U+115F, U+1160, U+3164, U+FFA0), which show as a blank, are none.
 LETTER = (
-    "[0-9A-Za-z\u00c0-\u02af\u0370-\u115e\u1161-\u1fff\u3041-\u3096\u30a1-\u30fa\u3105-\u312f\u3131-\u3163\u3400-\u4dbf"
+    "[0-9A-Za-z\u00c0-\u02af\u0370-\u115e\u1161-\u1fff\u2460-\u24ff\u3041-\u3096\u30a1-\u30fa\u3105-\u312f\u3131-\u3163\u3400-\u4dbf"
     "\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7a3\ud7b0-\ud7fb\uf900-\ufaff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9d]"
 )
 PLEASE = r"(?:줘요?|주세요|주십시오|주시겠어요|주실래요|줄래요?)"

@@ -21,6 +21,7 @@ NEW = "그런 대화가 없습니다. session_id 없이 질문하면 새 대화�
 async def chat(request: Request) -> Response:
     """POST /api/chat: the answer as server-sent events, or with ?stream=false as one document."""
     api = api_of(request)
+    api.access.open_to(request)  # before anything is said about what it sent
     streams = read_query(request.query_params, ChatQuery).stream == "true"
     run = await start(api, request, await read_body(request, ChatBody))
     frames = api.runs.follow(run)

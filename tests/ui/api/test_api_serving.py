@@ -1,0 +1,250 @@
+"""`smartstore serve` from its start to its end: killed, started again, asked to index, ended; and calls that fail."""
+
+import json
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import wait_until
+from served import (
+    MINOR,
+    Client,
+    Event,
+    ModelSwitch,
+    Served,
+    model_settings,
+    only,
+    said,
+    scripted,
+    serving,
+)
+
+LONG = "가나다 " * 450
+NEW_FAQ = {
+    "category": "시험",
+    "question": "우주선 부품도 스마트스토어에서 판매할 수 있나요?",
+    "answer": "우주선 부품은 항공우주 판매 허가증을 등록한 판매자만 판매할 수 있습니다.",
+    "keyword": "",
+}
+Run = subprocess.CompletedProcess[str]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@dataclass
+class Life:
+    """What was seen of one served folder."""
+
+    killed: list[Event] = field(default_factory=list)
+    turns_before: list[dict[str, Any]] = field(default_factory=list)
+    turns_after: list[dict[str, Any]] = field(default_factory=list)
+    went_on: dict[str, Any] = field(default_factory=dict)
+    forgotten_run: int = 0
+    commands: dict[str, Run] = field(default_factory=dict)
+    before_index: dict[str, Any] = field(default_factory=dict)
+    after_index: dict[str, Any] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    job_events: str = ""
+    broken_job: dict[str, Any] = field(default_factory=dict)
+    drained: list[Event] = field(default_factory=list)
+    meanwhile: list[httpx.Response] = field(default_factory=list)
+    exit_code: int = -1
+    log: str = ""
+
+
+@pytest.fixture(scope="module")
+def life(indexed_dir: Path, switch: ModelSwitch, tmp_path_factory: pytest.TempPathFactory) -> Life:
+    """Serve a folder: killed in mid-answer, started again, asked by other commands, ended while it answers."""
+    life, folder = Life(), tmp_path_factory.mktemp("life")
+    settings = {**model_settings(switch), "LIMITS__PER_MINUTE": "0", "SERVER__DRAIN_SECONDS": "20"}
+    with serving(folder, indexed_dir, **settings) as served:
+        session_id, run_id = kill_in_mid_answer(served, life)
+        served.start()
+        with served.client() as client:
+            life.turns_after = client.turns(session_id)
+            life.forgotten_run = client.get(f"/api/runs/{run_id}/events").status_code
+            life.went_on = client.reply("그럼 서류는요?", model="extractive", session_id=session_id)
+            use_by_other_commands(served, client, life)
+        end_while_answering(served, life)
+        life.log = served.log()
+    return life
+
+
+def kill_in_mid_answer(served: Served, life: Life) -> tuple[str, str]:
+    with served.client() as client:
+        session_id = client.reply(MINOR, model="extractive")["session_id"]
+        life.turns_before = client.turns(session_id)
+        with client.chat(**scripted(client, LONG), session_id=session_id) as events:
+            while not life.killed or life.killed[-1].name != "token":
+                life.killed.append(next(events))
+            served.signal(signal.SIGKILL)
+            served.wait()
+            with pytest.raises(httpx.HTTPError):
+                life.killed += events
+    return session_id, life.killed[0].data["run_id"]
+
+
+def use_by_other_commands(served: Served, client: Client, life: Life) -> None:
+    life.before_index = client.reply(NEW_FAQ["question"], model="extractive")
+    sample = resources.files("smartstore_indexing").joinpath("sample/faq.jsonl").read_text(encoding="utf-8")
+    more = served.folder / "more.jsonl"
+    more.write_text(f"{sample.rstrip()}\n{json.dumps(NEW_FAQ, ensure_ascii=False)}\n", encoding="utf-8")
+    port = served.url.rpartition(":")[2]
+    elsewhere = str(served.folder / "elsewhere")
+    calls: dict[str, list[Any]] = {
+        "index": ["index", more],
+        "index of nothing": ["index", served.folder / "missing.jsonl"],
+        "serve again": ["serve", "--port", "0"],
+        "ask": ["ask", MINOR],
+        "same port": ["serve", "--port", port],
+    }
+    with ThreadPoolExecutor(2) as threads:
+        found = threads.map(lambda call: served.run(*call), calls.values())
+        life.commands = dict(zip(calls, found, strict=True))
+    life.commands["nothing indexed"] = served.run("serve", "--port", "0", SMARTSTORE_DATA_DIR=elsewhere)
+    wait_until(lambda: client.reply(NEW_FAQ["question"], model="extractive")["answer"]["kind"] == "answered")
+    life.after_index = client.reply(NEW_FAQ["question"], model="extractive")
+    accepted = client.post("/api/index", json={"source": str(more), "mode": "incremental"})
+    assert (accepted.status_code, accepted.headers["location"]) == (202, f"/api/index/{accepted.json()['job_id']}")
+    life.job_events = client.get(f"{accepted.headers['location']}/events").text
+    life.jobs.append(client.get(accepted.headers["location"]).json())
+    broken = client.post("/api/index", json={"source": "없는/파일.jsonl"}).headers["location"]
+    wait_until(lambda: client.get(broken).json()["state"] not in ("queued", "running"))
+    life.broken_job = client.get(broken).json()
+
+
+def end_while_answering(served: Served, life: Life) -> None:
+    with ExitStack() as stack:
+        client, other = (stack.enter_context(served.client()) for _ in range(2))
+        events = stack.enter_context(client.chat(**scripted(client, LONG[:600])))
+        life.drained = [next(events) for _ in range(8)]
+        served.signal(signal.SIGTERM)
+        wait_until(lambda: other.get("/readyz").status_code == 503)
+        life.meanwhile = [
+            other.get("/readyz"),
+            other.post("/api/chat", json={"question": MINOR}),
+            other.post("/api/chat?stream=false", json={"question": MINOR}),
+            other.get(f"/api/runs/{life.drained[0].data['run_id']}/events", headers={"Last-Event-ID": "3"}),
+        ]
+        life.drained += events
+        life.exit_code = served.wait()
+
+
+def test_after_a_kill_every_finished_turn_is_there_and_no_half_one(life: Life) -> None:
+    assert [turn["question"] for turn in life.turns_before] == [MINOR]
+    assert life.turns_after == life.turns_before
+    assert "done" not in [event.name for event in life.killed]
+
+
+def test_after_a_kill_the_conversation_goes_on(life: Life) -> None:
+    assert life.went_on["answer"]["kind"] == "answered"
+    assert "동의" in life.went_on["answer"]["text"]
+    assert life.forgotten_run == 404
+
+
+def test_index_goes_through_the_server_and_shows_its_summary(life: Life) -> None:
+    done = life.commands["index"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "FAQ 181건: 추가 1 · 변경 0 · 삭제 0 · 그대로 180" in done.stdout
+    assert "새 색인을 사용합니다" in done.stdout
+
+
+def test_server_answers_from_the_new_index(life: Life) -> None:
+    assert life.before_index["answer"]["kind"] != "answered"
+    assert life.after_index["answer"]["kind"] == "answered"
+    assert "항공우주 판매 허가증" in life.after_index["answer"]["text"]
+
+
+def test_index_that_fails_says_why(life: Life) -> None:
+    failed = life.commands["index of nothing"]
+    assert failed.returncode == 1
+    assert "missing.jsonl" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert life.broken_job["state"] == "failed"
+    assert life.broken_job["error"]["code"] == "invalid_request"
+
+
+def test_index_job_tells_its_way_and_its_end(life: Life) -> None:
+    (job,) = life.jobs
+    assert job["state"] == "succeeded"
+    assert job["summary"]["unchanged"] == job["summary"]["faqs"] == 181
+    assert job["error"] is None
+    assert life.job_events.rstrip().split("\n\n")[-1].split("\n")[1] == "event: succeeded"
+
+
+@pytest.mark.parametrize("command", ["serve again", "ask"])
+def test_other_commands_say_who_holds_the_folder(life: Life, command: str) -> None:
+    done = life.commands[command]
+    assert done.returncode == 3
+    assert "smartstore serve" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_port_in_use_is_said_with_what_to_do(life: Life) -> None:
+    done = life.commands["same port"]
+    assert done.returncode == 1
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_without_an_index_says_what_to_run(life: Life) -> None:
+    done = life.commands["nothing indexed"]
+    assert done.returncode == 1
+    assert "smartstore index" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_running_stream_finishes_before_the_end(life: Life) -> None:
+    assert said(life.drained) == LONG[:600].rstrip()
+    assert only(life.drained, "answer")["degraded"] is False
+    assert life.drained[-1].name == "done"
+
+
+def test_new_questions_are_turned_away_at_the_end(life: Life) -> None:
+    ready, chat, whole, resumed = life.meanwhile
+    assert (ready.status_code, ready.json()) == (
+        503,
+        {"ready": False, "dependencies": {"milvus": "ok", "server": "closing"}},
+    )
+    for response in (chat, whole):
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+        assert int(response.headers["retry-after"]) >= 1
+    assert resumed.status_code == 200
+    assert "event: done" in resumed.text
+
+
+def test_server_that_is_told_to_end_ends_well(life: Life) -> None:
+    assert life.exit_code == 0
+    assert "Traceback" not in life.log
+
+
+def test_help_is_korean_and_names_the_options(plain: Served) -> None:
+    done = plain.run("serve", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("사용법: smartstore serve")
+    assert {"--host", "--port"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "팔천"])
+def test_port_that_is_none_is_a_wrong_call(plain: Served, port: str) -> None:
+    done = plain.run("serve", f"--port={port}")
+    assert done.returncode == 2
+    assert "65535" in done.stderr
+
+
+def test_address_of_another_machine_cannot_be_opened(plain: Served) -> None:
+    done = plain.run("serve", "--host", "203.0.113.1", "--port", "0")
+    assert done.returncode == 1
+    assert "203.0.113.1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_start_is_told_with_the_address(plain: Served) -> None:
+    assert f"{plain.url}/docs" in plain.log()
