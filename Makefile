@@ -47,6 +47,7 @@ fix: setup-dev  ## 형식과 규칙을 고칩니다
 bench: setup-dev  ## 성능을 재어 출력합니다
 	@$(BIN)/python tests/benchmarks/answering.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/indexing.py $(if $(FAQ),"$(FAQ)")
+	@$(BIN)/python tests/benchmarks/serving.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/growth.py $(if $(FAQ),"$(FAQ)") $(if $(ROWS),--rows $(ROWS))
 
 lock: setup-dev  ## 잠금 파일을 다시 만듭니다

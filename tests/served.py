@@ -174,7 +174,7 @@ class Served:
                 stderr=stderr,
             )
         wait_until(self._told, SERVE_SECONDS)
-        wait_until(lambda: httpx.get(f"{self.url}/healthz", trust_env=False).is_success, SERVE_SECONDS)
+        wait_until(lambda: listens(int(self.url.rpartition(":")[2])), SERVE_SECONDS)
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
@@ -315,8 +315,9 @@ def scripted_model(*options: str) -> Iterator[ModelServer]:
 
 @pytest.fixture(scope="session")
 def plain(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Serve without a model, a key, a server beside it, or a limit."""
-    with serving(tmp_path_factory.mktemp("plain"), indexed_dir, LIMITS__PER_MINUTE="0") as served:
+    """Serve without a model, a key, a server beside it, or a limit; what is asked to be indexed is not there."""
+    settings = {"LIMITS__PER_MINUTE": "0", "FAQ": "missing.jsonl"}
+    with serving(tmp_path_factory.mktemp("plain"), indexed_dir, **settings) as served:
         yield served
 
 

@@ -40,6 +40,7 @@ SINGLE = 40  # questions where one client asks
 TARGETS = {1: "50 / 90", 50: "300 / 1,000", 200: "no error"}
 ORIGINAL = {1: "740 / 846", 50: "11,638 / 18,939"}
 REPEATS = 60
+MISSES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ async def caches(folder: Path) -> None:
         for name, settings in ways.items():
             with stub() as model_url, server(folder, model_url, **settings) as (port, _):
                 question = "정산은 언제 되나요?"
-                misses = [await ask(port, text) for text in itertools.islice(fresh_questions(), REPEATS)]
+                misses = [await ask(port, text) for text in itertools.islice(fresh_questions(), MISSES)]
                 first = await ask(port, question)
                 exact = [await ask(port, question) for _ in range(REPEATS)]
                 likes = [

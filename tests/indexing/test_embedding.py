@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_index.core.bridge.pydantic import PrivateAttr
 
-from smartstore_indexing.embedding import BATCH, DIMENSIONS, E5Embedding, QueryVectors, in_batches
+from smartstore_indexing.embedding import BATCH, DIMENSIONS, QUESTIONS, E5Embedding, QueryVectors, in_batches
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +110,12 @@ async def test_questions_that_wait_share_a_call_and_keep_their_vectors(waiting: 
     vectors = QueryVectors(waiting)
     first = asyncio.ensure_future(vectors.of("먼저 온 질문"))
     await asyncio.to_thread(wait_until, lambda: bool(waiting._asked))
-    questions = [f"{number}번째 질문은 언제 답하나요?" for number in range(BATCH + 2)]
+    questions = [f"{number}번째 질문은 언제 답하나요?" for number in range(QUESTIONS + 2)]
     asking = [asyncio.ensure_future(vectors.of(question)) for question in questions]
     await asyncio.sleep(0)  # all of them wait now
     waiting._go.set()
     found = [await first, *await asyncio.gather(*asking)]
-    assert waiting._asked == [["먼저 온 질문"], questions[:BATCH], questions[BATCH:]]
+    assert waiting._asked == [["먼저 온 질문"], questions[:QUESTIONS], questions[QUESTIONS:]]
     alone = [waiting.get_query_embedding(question) for question in ["먼저 온 질문", *questions]]
     assert np.allclose(found, alone, atol=1e-5)
 

@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import structlog
@@ -57,16 +57,16 @@ def bound(server: ServerSettings) -> Iterator[tuple[socket.socket, str]]:
         Misconfigured: the address is in use, or not this machine's.
     """
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    try:
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((server.host, server.port))  # uvicorn listens, when there is somebody to answer
-    except OSError as error:
-        raise Misconfigured(
-            f"{server.host}의 {server.port}번 포트를 열 수 없습니다 ({error.strerror}). "
-            "이미 쓰는 프로그램을 끝내거나 --port로 다른 포트를 정해 주세요."
-        ) from error
-    with listener:
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(socket.socket(family))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((server.host, server.port))  # uvicorn listens, when there is somebody to answer
+        except OSError as error:
+            raise Misconfigured(
+                f"{server.host}의 {server.port}번 포트를 열 수 없습니다 ({error.strerror}). "
+                "이미 쓰는 프로그램을 끝내거나 --port로 다른 포트를 정해 주세요."
+            ) from error
         host, port = listener.getsockname()[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         yield listener, f"http://{shown}:{port}"

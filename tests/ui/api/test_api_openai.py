@@ -152,7 +152,7 @@ def test_wrong_key_is_openais_authentication_error(guarded: Served) -> None:
         with pytest.raises(openai.AuthenticationError):
             wrong.chat.completions.create(model=SERVED_MODEL, messages=[{"role": "user", "content": MINOR}])
     with openai_of(guarded, KEYS[0]) as right:
-        assert [model.id for model in right.models.list()][0] == SERVED_MODEL
+        assert next(model.id for model in right.models.list()) == SERVED_MODEL
 
 
 def test_faulty_models_answer_is_begun_anew(writes: OpenAI, switch: ModelSwitch) -> None:

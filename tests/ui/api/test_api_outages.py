@@ -125,7 +125,9 @@ def test_without_milvus_the_api_says_so_and_recovers_by_itself(indexed_dir: Path
     folder = Path(shutil.copytree(indexed_dir / "milvus.db", tmp_path / "milvus"))
     with ExitStack() as stack:
         server = stack.enter_context(milvus(folder, port))
-        client = stack.enter_context(stack.enter_context(serving(tmp_path / "served", indexed_dir, **settings)).client())
+        client = stack.enter_context(
+            stack.enter_context(serving(tmp_path / "served", indexed_dir, **settings)).client()
+        )
         assert client.reply(MINOR)["answer"]["kind"] == "answered"
         server.kill()
         server.wait(timeout=10)

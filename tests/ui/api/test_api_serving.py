@@ -1,6 +1,7 @@
 """`smartstore serve` from its start to its end: killed, started again, asked to index, ended; and calls that fail."""
 
 import json
+import re
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import wait_until
+from conftest import settings_for, wait_until
 from served import (
     MINOR,
     Client,
@@ -25,6 +26,12 @@ from served import (
     scripted,
     serving,
 )
+
+from smartstore_indexing.errors import IndexMissing, Misconfigured
+from smartstore_indexing.setting_groups import ServerSettings
+from smartstore_ui.api.context import opened
+from smartstore_ui.cli import parser
+from smartstore_ui.serving import bound
 
 LONG = "가나다 " * 450
 NEW_FAQ = {
@@ -96,19 +103,14 @@ def use_by_other_commands(served: Served, client: Client, life: Life) -> None:
     sample = resources.files("smartstore_indexing").joinpath("sample/faq.jsonl").read_text(encoding="utf-8")
     more = served.folder / "more.jsonl"
     more.write_text(f"{sample.rstrip()}\n{json.dumps(NEW_FAQ, ensure_ascii=False)}\n", encoding="utf-8")
-    port = served.url.rpartition(":")[2]
-    elsewhere = str(served.folder / "elsewhere")
     calls: dict[str, list[Any]] = {
         "index": ["index", more],
         "index of nothing": ["index", served.folder / "missing.jsonl"],
         "serve again": ["serve", "--port", "0"],
-        "ask": ["ask", MINOR],
-        "same port": ["serve", "--port", port],
     }
     with ThreadPoolExecutor(2) as threads:
         found = threads.map(lambda call: served.run(*call), calls.values())
         life.commands = dict(zip(calls, found, strict=True))
-    life.commands["nothing indexed"] = served.run("serve", "--port", "0", SMARTSTORE_DATA_DIR=elsewhere)
     wait_until(lambda: client.reply(NEW_FAQ["question"], model="extractive")["answer"]["kind"] == "answered")
     life.after_index = client.reply(NEW_FAQ["question"], model="extractive")
     accepted = client.post("/api/index", json={"source": str(more), "mode": "incremental"})
@@ -179,25 +181,10 @@ def test_index_job_tells_its_way_and_its_end(life: Life) -> None:
     assert life.job_events.rstrip().split("\n\n")[-1].split("\n")[1] == "event: succeeded"
 
 
-@pytest.mark.parametrize("command", ["serve again", "ask"])
-def test_other_commands_say_who_holds_the_folder(life: Life, command: str) -> None:
-    done = life.commands[command]
+def test_second_server_says_who_holds_the_folder(life: Life) -> None:
+    done = life.commands["serve again"]
     assert done.returncode == 3
     assert "smartstore serve" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_port_in_use_is_said_with_what_to_do(life: Life) -> None:
-    done = life.commands["same port"]
-    assert done.returncode == 1
-    assert "--port" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_serve_without_an_index_says_what_to_run(life: Life) -> None:
-    done = life.commands["nothing indexed"]
-    assert done.returncode == 1
-    assert "smartstore index" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -225,26 +212,39 @@ def test_server_that_is_told_to_end_ends_well(life: Life) -> None:
     assert "Traceback" not in life.log
 
 
-def test_help_is_korean_and_names_the_options(plain: Served) -> None:
-    done = plain.run("serve", "--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith("사용법: smartstore serve")
-    assert {"--host", "--port"} <= set(done.stdout.split())
+async def test_serving_without_an_index_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing, match="smartstore index"):
+        async with opened(settings_for(tmp_path)):
+            pass
 
 
-@pytest.mark.parametrize("port", ["65536", "-1", "팔천"])
-def test_port_that_is_none_is_a_wrong_call(plain: Served, port: str) -> None:
-    done = plain.run("serve", f"--port={port}")
-    assert done.returncode == 2
-    assert "65535" in done.stderr
+def test_port_in_use_and_address_of_another_machine_are_said_with_what_to_do() -> None:
+    with bound(ServerSettings(port=0)) as (listener, url):
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert url == f"http://127.0.0.1:{port}"
+        with pytest.raises(Misconfigured, match=f"127.0.0.1의 {port}번 포트.*--port"), bound(ServerSettings(port=port)):
+            pass
+    with pytest.raises(Misconfigured, match=r"203\.0\.113\.1"), bound(ServerSettings(host="203.0.113.1", port=0)):
+        pass
 
 
-def test_address_of_another_machine_cannot_be_opened(plain: Served) -> None:
-    done = plain.run("serve", "--host", "203.0.113.1", "--port", "0")
-    assert done.returncode == 1
-    assert "203.0.113.1" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_help_is_korean_and_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["serve", "--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert said.startswith("사용법: smartstore serve")
+    assert {"--host", "--port"} <= set(said.split())
 
 
-def test_start_is_told_with_the_address(plain: Served) -> None:
-    assert f"{plain.url}/docs" in plain.log()
+@pytest.mark.parametrize("port", ["65536", "-1", "팔천", "１"])
+def test_port_that_is_none_is_a_wrong_call(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["serve", f"--port={port}"])
+    assert ended.value.code == 2
+    assert "65535" in capsys.readouterr().err
+
+
+def test_address_is_told_at_the_start(life: Life) -> None:
+    assert re.search(r"http://127\.0\.0\.1:\d+/docs", life.log)

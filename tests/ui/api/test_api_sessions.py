@@ -1,6 +1,5 @@
 """Conversations over the API: whose they are, what is remembered, in a local file and in Redis."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,10 +10,10 @@ FOLLOW_UP = "그럼 서류는요?"
 
 
 @pytest.fixture(params=["sqlite", "redis"])
-def asker(request: pytest.FixtureRequest) -> Iterator[Client]:
+def asker(request: pytest.FixtureRequest) -> Client:
     """Return a client of a server that keeps conversations in a local file, and of one that keeps them in Redis."""
     opened: Client = request.getfixturevalue({"sqlite": "client", "redis": "owner"}[request.param])
-    yield opened
+    return opened
 
 
 def error(response: object) -> tuple[int, str]:

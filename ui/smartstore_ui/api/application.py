@@ -46,5 +46,6 @@ def application(api: Api) -> Starlette:
             )
         )
     app = Starlette(routes=ROUTES, middleware=middleware, exception_handlers=HANDLERS)
+    app.router.redirect_slashes = False  # an address with a slash too many is a JSON 404 as any other
     app.state.api = api
     return app

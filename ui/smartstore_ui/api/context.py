@@ -45,24 +45,25 @@ async def opened(settings: Settings) -> AsyncGenerator[Api, None]:
     """Open and warm the bot and what stands around it; raises what `app.build` raises."""
     metrics = Metrics()
     runs = Runs(limits=settings.limits, stream=settings.stream, metrics=metrics)
-    async with Chatbot(settings) as bot, asyncio.TaskGroup() as group, runs.open():
-        await bot.warm_up()
-        jobs = IndexJobs(bot.services.builder)
-        working = group.create_task(jobs.work())
-        try:
-            yield Api(
-                settings=settings,
-                bot=bot,
-                runs=runs,
-                jobs=jobs,
-                access=Access(
-                    settings.server.keys, required=settings.server.require_key, origins=settings.server.origins
-                ),
-                limiter=RateLimiter(settings.limits.per_minute, settings.redis),
-                metrics=metrics,
-            )
-        finally:
-            working.cancel()
+    async with Chatbot(settings) as bot:
+        await bot.warm_up()  # outside the group, which would wrap what it raises
+        async with asyncio.TaskGroup() as group, runs.open():
+            jobs = IndexJobs(bot.services.builder)
+            working = group.create_task(jobs.work())
+            try:
+                yield Api(
+                    settings=settings,
+                    bot=bot,
+                    runs=runs,
+                    jobs=jobs,
+                    access=Access(
+                        settings.server.keys, required=settings.server.require_key, origins=settings.server.origins
+                    ),
+                    limiter=RateLimiter(settings.limits.per_minute, settings.redis),
+                    metrics=metrics,
+                )
+            finally:
+                working.cancel()
 
 
 def api_of(connection: HTTPConnection) -> Api:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from smartstore_indexing.setting_groups import ServerSettings
 from smartstore_ui.api import answers
 from smartstore_ui.api.openai_api import CompletionBody
 from smartstore_ui.api.requests import (
@@ -37,7 +38,7 @@ EVENTS: dict[wire.EventName, Any] = {
     "error": wire.Failure,
     "done": wire.Done,
 }
-STREAM = """답변의 이벤트. 각 이벤트에는 커지는 `id`가 있고, `event`는 x-events의 이름, `data`는 그 스키마의 JSON입니다.
+STREAM = """답변의 이벤트. 각 이벤트에는 커지는 `id`가 있고, `event`는 그 이름, `data`는 스키마 Event의 JSON입니다.
 `started`로 시작해 `done`으로 끝나며, `restart`가 오면 그때까지의 `token`을 버립니다.
 조용한 동안에는 주석(`:`)을 보냅니다."""
 NEEDS_KEY = " API 키가 필요합니다(키가 설정되지 않은 서버에서는 그 컴퓨터에서만 쓸 수 있습니다)."
@@ -55,11 +56,13 @@ class Operation:
     takes_optional: bool = False
     query: type[BaseModel] | None = None
     headers: dict[str, Json] = field(default_factory=dict)
+    events: str = ""  # the schema of each event, where it gives a stream of them
     key: bool = False
 
 
 EVENT_STREAM: tuple[str, None] = (SSE, None)
 NOTHING: tuple[str, None] = ("", None)
+GUARDED = ("/api/", "/v1/")
 RESUME = {"Last-Event-ID": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}}
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("post", "/api/chat"): Operation(
@@ -68,10 +71,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: EVENT_STREAM},
         f"{STREAM}\n\n`?stream=false`이면 JSON 문서 하나(Reply)로 답합니다.",
         takes=ChatBody,
+        events="Event",
         query=ChatQuery,
     ),
     ("get", "/api/runs/{run_id}/events"): Operation(
-        "질문", "끊긴 스트림을 이어 받습니다", {200: EVENT_STREAM}, STREAM, headers=RESUME
+        "질문", "끊긴 스트림을 이어 받습니다", {200: EVENT_STREAM}, STREAM, headers=RESUME, events="Event"
     ),
     ("delete", "/api/runs/{run_id}"): Operation("질문", "답변을 멈춥니다", {204: NOTHING}),
     ("post", "/api/feedback"): Operation("질문", "답변을 평가합니다", {204: NOTHING}, takes=FeedbackBody),
@@ -94,7 +98,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "색인", "색인 작업의 상태", {200: (JSON, answers.Job)}, NEEDS_KEY.strip(), key=True
     ),
     ("get", "/api/index/{job_id}/events"): Operation(
-        "색인", "색인 작업의 진행", {200: EVENT_STREAM}, "`data`는 Job입니다." + NEEDS_KEY, key=True
+        "색인", "색인 작업의 진행", {200: EVENT_STREAM}, "`data`는 Job입니다." + NEEDS_KEY, events="JobEvent", key=True
     ),
     ("post", "/v1/chat/completions"): Operation(
         "OpenAI 호환",
@@ -112,11 +116,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 }
 
 
-def openapi(models: Sequence[str]) -> Json:
-    """Return the OpenAPI 3.1 document of a server with these models."""
+def openapi(models: Sequence[str], server: ServerSettings) -> Json:
+    """Return the OpenAPI 3.1 document of a server with these models and settings."""
     paths: dict[str, Json] = {}
     for (method, path), operation in OPERATIONS.items():
-        paths.setdefault(path, {})[method] = _operation(method, path, operation)
+        described = _operation(method, path, operation)
+        if (operation.key and server.keys) or (server.require_key and path.startswith(GUARDED)):
+            described["security"] = [{"key": []}]
+        paths.setdefault(path, {})[method] = described
     schemas = _schemas()
     schemas["ChatBody"]["properties"]["model"] = {"anyOf": [{"enum": list(models)}, {"type": "null"}]}
     return {
@@ -131,7 +138,6 @@ def openapi(models: Sequence[str]) -> Json:
             "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "x-events": {name: TypeAdapter(data).json_schema(ref_template=REF) for name, data in EVENTS.items()},
         "x-websockets": {
             "/api/chat/ws": {
                 "summary": "소켓 하나로 여러 번 묻습니다. 이벤트는 POST /api/chat과 같고, {id, event, data}로 옵니다.",
@@ -152,8 +158,6 @@ def _operation(method: str, path: str, operation: Operation) -> Json:
         "parameters": _parameters(path, operation),
         "responses": _responses(operation),
     }
-    if operation.key:
-        described["security"] = [{"key": []}]
     if operation.takes is not None:
         schema = {"$ref": REF.format(model=operation.takes.__name__)}
         described["requestBody"] = {
@@ -194,11 +198,11 @@ def _responses(operation: Operation) -> Json:
         if model is not None:
             content[media_type] = {"schema": {"$ref": REF.format(model=model.__name__)}}
         elif media_type:
-            content[media_type] = {"schema": {"type": "string"}}
+            content[media_type] = {"schema": _ref(operation.events) if operation.events else {"type": "string"}}
         if operation.takes is ChatBody:
             content[JSON] = {"schema": {"$ref": REF.format(model="Reply")}}
         if operation.takes is CompletionBody:
-            content[SSE] = {"schema": {"type": "string"}}
+            content[SSE] = {"schema": _ref("CompletionEvent")}
         responses[str(status)] = {"description": "성공", **({"content": content} if content else {})}
     return responses
 
@@ -218,4 +222,27 @@ def _schemas() -> dict[str, Json]:
     ]
     _, definitions = models_json_schema([(model, "validation") for model in dict.fromkeys(named)], ref_template=REF)
     schemas: dict[str, Json] = definitions["$defs"]
+    shown = {name: TypeAdapter(data).json_schema(ref_template=REF) for name, data in EVENTS.items()}
+    schemas["Event"] = {"oneOf": [_event([name], data) for name, data in shown.items()]}
+    schemas["JobEvent"] = _event(get_args(answers.State), _ref("Job"))
+    schemas["CompletionEvent"] = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
     return schemas
+
+
+def _event(names: Sequence[str], data: Json) -> Json:
+    """Return the schema of a server-sent event of one of these names; its data is JSON."""
+    carried = {"type": "string", "contentMediaType": JSON, "contentSchema": _bare(data)}
+    return {
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {"id": {"type": "string"}, "event": {"enum": list(names)}, "data": carried},
+    }
+
+
+def _ref(model: str) -> Json:
+    return {"$ref": REF.format(model=model)}
+
+
+def _bare(schema: Json) -> Json:
+    """Return a schema without the definitions that stand among the document's components."""
+    return {name: value for name, value in schema.items() if name != "$defs"}

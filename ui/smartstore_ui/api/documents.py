@@ -33,7 +33,8 @@ FILES = resources.files("swagger_ui").joinpath("static")
 
 async def document(request: Request) -> Response:
     """Return the OpenAPI document."""
-    return JSONResponse(openapi(api_of(request).bot.models))
+    api = api_of(request)
+    return JSONResponse(openapi(api.bot.models, api.settings.server))
 
 
 async def page(request: Request) -> Response:

@@ -4,6 +4,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import ExceptionHandler
 
 from smartstore_indexing.errors import Busy, FaqError, InvalidRequest
@@ -16,6 +17,7 @@ MESSAGES = {
     405: ("method_not_allowed", "이 주소에는 그 메서드를 쓸 수 없습니다."),
     413: ("too_large", f"요청 본문은 {MAX_BODY_BYTES // 1024}KiB까지 보낼 수 있습니다."),
 }
+FILES = ("GET", "HEAD")  # the methods of mounted files
 INTERNAL = ("internal", "서버에 오류가 났습니다. 잠시 후 다시 시도해 주세요.")
 
 
@@ -54,7 +56,14 @@ async def _faq_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code, message = MESSAGES.get(error.status_code, INTERNAL)
-    return JSONResponse(error_body(code, message, request.state.request_id), error.status_code, error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return JSONResponse(error_body(code, message, request.state.request_id), error.status_code, headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return the methods of an address: Starlette names those of its first route alone."""
+    fitting = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in fitting for method in getattr(route, "methods", None) or FILES}))
 
 
 async def _unexpected(request: Request, _: Exception) -> Response:

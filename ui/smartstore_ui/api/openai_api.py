@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -17,7 +17,7 @@ from smartstore_ui.api import answers
 from smartstore_ui.api.chat import failed, gathered
 from smartstore_ui.api.context import Api, api_of
 from smartstore_ui.api.documenting import document
-from smartstore_ui.api.requests import Body, Id, read_body
+from smartstore_ui.api.requests import Body, Id, no_boolean, read_body
 from smartstore_ui.api.runs import Frame, LiveRun
 from smartstore_ui.api.sse import HEADERS, HEARTBEAT
 from smartstore_workflows import wire
@@ -46,7 +46,7 @@ QUESTION: dict[str, JsonValue] = {
 class Part(BaseModel):
     """A part of a message's content; only text is read."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     type: str
     text: str = ""
@@ -55,7 +55,7 @@ class Part(BaseModel):
 class Message(BaseModel):
     """A message of the conversation; what the bot has no use for is ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
@@ -76,7 +76,7 @@ class Message(BaseModel):
 class StreamOptions(BaseModel):
     """Options of a stream."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     include_usage: bool = False
 
@@ -84,7 +84,7 @@ class StreamOptions(BaseModel):
 class CompletionBody(Body):
     """A chat completion request; sampling options and the like are accepted and ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     messages: list[Message] = Field(
         min_length=1,
@@ -95,7 +95,7 @@ class CompletionBody(Body):
     model: Id = Field(MODEL, description="답할 모델. /v1/models가 목록을 알려 줍니다.")
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = Field(None, description="답은 하나입니다.")
+    n: Annotated[Literal[1] | None, BeforeValidator(no_boolean)] = Field(None, description="답은 하나입니다.")
 
 
 async def models(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -34,10 +34,17 @@ KOREAN: dict[str, str] = {
 }
 
 
+def no_boolean(value: object) -> object:
+    """Return the value; ValueError when it is a boolean, which pydantic takes for 0 or 1 in a Literal."""
+    if isinstance(value, bool):
+        raise ValueError  # noqa: TRY004  pydantic maps no other
+    return value
+
+
 class Body(BaseModel):
     """A request's body; a misspelt field is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Query(BaseModel):
@@ -80,7 +87,9 @@ class FeedbackBody(Body):
     """A thumb on an answer."""
 
     run_id: Id
-    score: Literal[1, -1] = Field(description="1은 도움이 됨, -1은 도움이 되지 않음.")
+    score: Annotated[Literal[1, -1], BeforeValidator(no_boolean)] = Field(
+        description="1은 도움이 됨, -1은 도움이 되지 않음."
+    )
     comment: Text | None = Field(None, description="까닭, 2,000자까지.")
 
 
@@ -147,4 +156,4 @@ def read_query(parameters: QueryParams, kind: type[Q]) -> Q:
 def _told(error: ErrorDetails) -> str:
     where = ".".join(map(str, error["loc"])) or "본문"
     template = KOREAN.get(error["type"], "{where}의 값을 읽을 수 없습니다.")
-    return template.format(where=where, **error.get("ctx", {}))
+    return template.format(where=where, **error.get("ctx", {})).replace("' or '", "' 또는 '")

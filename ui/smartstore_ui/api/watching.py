@@ -49,6 +49,7 @@ class Watching:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         status, started = 500, time.perf_counter()
+        route = self._route(scope)  # now: a mounted application changes the scope's path
 
         async def watched_send(message: Message) -> None:
             nonlocal status
@@ -64,7 +65,6 @@ class Watching:
             await self._app(scope, receive, watched_send)
         finally:
             seconds = time.perf_counter() - started
-            route = self._route(scope)
             self._metrics.request(method=scope["method"], route=route, status=status, seconds=seconds)
             tell = log.debug if route in PROBES else log.info
             tell(
