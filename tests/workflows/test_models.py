@@ -143,6 +143,13 @@ async def test_only_failures_that_may_pass_are_tried_again(model_server: ModelSe
     assert stats(model_server)["chat"] == before + calls
 
 
+async def test_retries_share_the_time_of_one_call(model_server: ModelServer) -> None:
+    async with model_of(model_server.url, "stub-hang", max_retries=5, timeout_seconds=1.0) as model:
+        async with asyncio.timeout(3.0):  # six calls of a second each, and the pauses between them, would be over six
+            _, error = await said_before_failing(model)
+    assert "제한 시간 안에" in error.message
+
+
 async def test_address_that_nobody_listens_on_names_the_setting() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -149,6 +149,7 @@ class AnswerModel:
     def __init__(self, settings: OpenAISettings, *, key: str, base_url: str) -> None:
         """Make the client; nothing is sent yet."""
         self.name = settings.model
+        self._timeout_seconds = settings.timeout_seconds
         self._http = openai.DefaultAioHttpClient(event_hooks={"response": [_note]})
         self._llm = NamedOpenAI(
             model=settings.model,
@@ -185,7 +186,7 @@ class AnswerModel:
         try:
             with _mapped(self.name):
                 async with aclosing(self._pieces(messages)) as pieces:
-                    async for piece in pieces:
+                    while (piece := await self._next(pieces)) is not None:
                         yield piece
         finally:
             # Closing LlamaIndex's generator leaves the response to the garbage collector, and the model writes on.
@@ -214,6 +215,11 @@ class AnswerModel:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def _next(self, pieces: AsyncGenerator[str | Usage, None]) -> str | Usage | None:
+        """Return the next piece, None after the last; TimeoutError when it does not come in time, retries included."""
+        async with asyncio.timeout(self._timeout_seconds):
+            return await anext(pieces, None)
 
     async def _pieces(self, messages: Sequence[ChatMessage]) -> AsyncGenerator[str | Usage, None]:
         said = False
