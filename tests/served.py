@@ -1,7 +1,5 @@
-"""Real `smartstore serve` processes, one for all tests of a configuration, and what talks to them."""
+"""Real `smartstore serve` processes, one for all tests of a configuration, and a model behind them that can fail."""
 
-import codecs
-import itertools
 import json
 import re
 import shutil
@@ -12,136 +10,24 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from conftest import START_SECONDS, STUB, ModelServer, RedisProcess, free_port, wait_until
+from talking import Client
 
 PROGRAM = str(Path(sys.executable).parent / "smartstore")
 SERVE_SECONDS = 90.0  # a start takes 6 s alone, more beside others
 END_SECONDS = 40.0
 COMMAND_SECONDS = 120
-LINE_END = re.compile("\r\n|\n|\r")
 URL = re.compile(r"(http://\S+) 에서 답합니다")
-MINOR = "미성년자도 판매 회원 등록이 가능한가요?"
-RESTAURANT = "오늘 저녁에 여의도 가려는데 맛집 추천해 줄래?"
-UNANSWERED = "정산 대금을 비트코인으로 받을 수 있나요?"
 KEYS = ["key-one", "key-two"]
 ORIGIN = "https://shop.example"
 PER_MINUTE = 12
 UNPREFIXED = {"OPENAI_API_KEY", "OPENAI_BASE_URL"}
-_addresses = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Event:
-    """One server-sent event; a comment is named "comment" and has no id."""
-
-    id: int
-    name: str
-    data: Any
-
-
-def read_events(parts: Iterator[bytes]) -> Iterator[Event]:
-    """Yield the events of a body, read as the HTML standard says: lines end in LF, CR or both, an empty one sends."""
-    decode = codecs.getincrementaldecoder("utf-8")().decode
-    rest, fields = "", dict[str, list[str]]()
-    for part in parts:
-        *lines, rest = LINE_END.split(rest + decode(part))
-        for line in lines:
-            name, _, value = line.partition(":")
-            if line.startswith(":"):
-                yield Event(0, "comment", value)
-            elif line:
-                fields.setdefault(name, []).append(value.removeprefix(" "))
-            elif "data" in fields:
-                yield Event(int(fields["id"][-1]), fields["event"][-1], json.loads("\n".join(fields["data"])))
-                fields = {}
-            else:
-                fields = {}
-    assert (rest, fields) == ("", {}), "the stream ends in the middle of an event"
-
-
-def events_of(response: httpx.Response) -> Iterator[Event]:
-    """Yield the events of a streamed response, heartbeats left out."""
-    assert response.status_code == 200, response.read().decode()
-    assert response.headers["content-type"].startswith("text/event-stream")
-    return (event for event in read_events(response.iter_bytes()) if event.name != "comment")
-
-
-def only(events: list[Event], name: str) -> Any:
-    """Return the data of the one event of that name."""
-    (found,) = [event.data for event in events if event.name == name]
-    return found
-
-
-def said(events: list[Event]) -> str:
-    """Return the text of the tokens since the last restart."""
-    restarts = [place for place, event in enumerate(events) if event.name == "restart"]
-    return "".join(event.data["text"] for event in events[restarts[-1] if restarts else 0 :] if event.name == "token")
-
-
-class Client(httpx.Client):
-    """A client with a loopback address of its own, which a trusted proxy, the test, names."""
-
-    def __init__(self, url: str, **headers: str) -> None:
-        """Talk to the server at `url`, with these headers in every request."""
-        super().__init__(
-            base_url=url,
-            headers={"X-Forwarded-For": new_address(), **{name.replace("_", "-"): of for name, of in headers.items()}},
-            timeout=60.0,
-            trust_env=False,
-        )
-
-    @contextmanager
-    def chat(self, **body: Any) -> Iterator[Iterator[Event]]:
-        """Ask, and yield the events as they come; leaving the block hangs up."""
-        with self.stream("POST", "/api/chat", json=body) as response:
-            yield events_of(response)
-
-    def ask(self, question: str, **body: Any) -> list[Event]:
-        """Ask, and return all events of the answer."""
-        with self.chat(question=question, **body) as events:
-            return list(events)
-
-    def reply(self, question: str, **body: Any) -> dict[str, Any]:
-        """Ask with ?stream=false, and return the document."""
-        response = self.post("/api/chat?stream=false", json={"question": question, **body})
-        assert response.status_code == 200, response.text
-        found: dict[str, Any] = response.json()
-        return found
-
-    def resume(self, run_id: str, after: int | None = None) -> list[Event]:
-        """Return what a run said after an event, to its end."""
-        headers = {} if after is None else {"Last-Event-ID": str(after)}
-        with self.stream("GET", f"/api/runs/{run_id}/events", headers=headers) as response:
-            return list(events_of(response))
-
-    def turns(self, session_id: str) -> list[dict[str, Any]]:
-        """Return the turns of a conversation."""
-        response = self.get(f"/api/sessions/{session_id}")
-        assert response.status_code == 200, response.text
-        found: list[dict[str, Any]] = response.json()["turns"]
-        return found
-
-    def metric(self, name: str, **labels: str) -> float:
-        """Return a figure of /metrics, 0 where it is not shown yet."""
-        shown = "".join(sorted(f'{label}="{of}"' for label, of in labels.items()))
-        for line in self.get("/metrics").text.splitlines():
-            found = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})? (\S+)", line)
-            if found and found[1] == name and "".join(sorted(re.findall(r'\w+="[^"]*"', found[2] or ""))) == shown:
-                return float(found[3])
-        return 0.0
-
-
-def new_address() -> str:
-    """Return a loopback address that no client had before."""
-    number = next(_addresses)
-    return f"127.{1 + number // 65_536}.{number // 256 % 256}.{number % 256}"
 
 
 @dataclass
@@ -160,8 +46,17 @@ class Served:
         basic = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8"}
         return {**basic, "SMARTSTORE_DATA_DIR": str(self.folder / "data"), **self.settings}
 
-    def start(self) -> None:
-        """Start it on a free port, and return when it answers."""
+    def start(self) -> "Served":
+        """Start it on a free port where it does not run, and return it when it answers."""
+        self.launch()
+        wait_until(self._told, SERVE_SECONDS)
+        wait_until(lambda: listens(int(self.url.rpartition(":")[2])), SERVE_SECONDS)
+        return self
+
+    def launch(self) -> None:
+        """Start it where it does not run; `start` waits for it."""
+        if self._process is not None and self._process.poll() is None:
+            return
         log = self.folder / f"{len(self._logs)}.log"
         self._logs.append(log)
         with log.open("wb") as stderr:
@@ -173,8 +68,6 @@ class Served:
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
             )
-        wait_until(self._told, SERVE_SECONDS)
-        wait_until(lambda: listens(int(self.url.rpartition(":")[2])), SERVE_SECONDS)
 
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
@@ -185,6 +78,12 @@ class Served:
         """Return the exit code of the process, which was told to end."""
         assert self._process is not None
         return self._process.wait(timeout=END_SECONDS)
+
+    def end(self) -> None:
+        """End the process where it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self.wait()
 
     def client(self, **headers: str) -> Client:
         """Return a client with an address of its own."""
@@ -205,11 +104,12 @@ class Served:
 
     def log(self) -> str:
         """Return what the process wrote to stderr since it was started last."""
-        return self._logs[-1].read_text(encoding="utf-8")
+        return self._logs[-1].read_text(encoding="utf-8") if self._logs else ""
 
     def lines(self) -> list[dict[str, Any]]:
         """Return its log lines."""
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        whole, _, _ = self.log().rpartition("\n")  # the last one may be half written
+        return [json.loads(line) for line in whole.split("\n") if line.startswith("{")]
 
     def _told(self) -> bool:
         assert self._process is not None
@@ -221,21 +121,19 @@ class Served:
 
 @contextmanager
 def serving(folder: Path, indexed: Path, **settings: str) -> Iterator[Served]:
-    """Serve a copy of an indexed folder until the block ends; at its end nothing must have gone wrong unforeseen."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Yield a server of a copy of an indexed folder, to be started, and end it; nothing unforeseen may have gone wrong.
+
+    `settings` are named without their prefix.
+    """
     shutil.copytree(indexed, folder / "data")
     names = {name if name in UNPREFIXED else f"SMARTSTORE_{name}": value for name, value in settings.items()}
     served = Served(folder, names)
     try:
-        served.start()
         yield served
-        unforeseen = [line for line in served.lines() if line["level"] in ("error", "critical")]
-        assert unforeseen == []
+        assert [line for line in served.lines() if line["level"] in ("error", "critical")] == []
         assert "Traceback" not in served.log()
     finally:
-        with suppress(ProcessLookupError, AssertionError):
-            served.signal(signal.SIGKILL)
-            served.wait()
+        served.end()
 
 
 class ModelSwitch:
@@ -314,14 +212,6 @@ def scripted_model(*options: str) -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="session")
-def plain(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Serve without a model, a key, a server beside it, or a limit; what is asked to be indexed is not there."""
-    settings = {"LIMITS__PER_MINUTE": "0", "FAQ": "missing.jsonl"}
-    with serving(tmp_path_factory.mktemp("plain"), indexed_dir, **settings) as served:
-        yield served
-
-
-@pytest.fixture(scope="session")
 def slow_model() -> Iterator[ModelServer]:
     """Start a scripted model of 100 tokens a second: an answer of some hundred leaves time to do things meanwhile."""
     with scripted_model("--ttft-ms", "20", "--token-ms", "10", "--tokens", "20") as server:
@@ -336,6 +226,15 @@ def switch(slow_model: ModelServer) -> Iterator[ModelSwitch]:
     found.close()
 
 
+@pytest.fixture(scope="session")
+def server_redis() -> Iterator[RedisProcess]:
+    """Start the redis-server of `guarded`; a test that ends it starts it again."""
+    server = RedisProcess()
+    server.start()
+    yield server
+    server.stop()
+
+
 def model_settings(switch: ModelSwitch) -> dict[str, str]:
     """Return the settings of a bot whose model is behind the switch."""
     return {
@@ -347,48 +246,66 @@ def model_settings(switch: ModelSwitch) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def talkative(indexed_dir: Path, switch: ModelSwitch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Serve with a model, heartbeats and a grace that a test can wait for, and a limit for each address."""
+def fleet(
+    request: pytest.FixtureRequest,
+    indexed_dir: Path,
+    switch: ModelSwitch,
+    server_redis: RedisProcess,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Served]]:
+    """Launch the servers that the collected tests name, all at once: each start keeps a core busy for seconds."""
+    model = model_settings(switch)
     settings = {
-        **model_settings(switch),
-        "STREAM__HEARTBEAT_SECONDS": "0.3",
-        "STREAM__GRACE_SECONDS": "1.5",
-        "LIMITS__PER_MINUTE": str(PER_MINUTE),
+        "plain": {"LIMITS__PER_MINUTE": "0", "FAQ": "missing.jsonl"},
+        "talkative": {
+            **model,
+            "STREAM__HEARTBEAT_SECONDS": "0.3",
+            "STREAM__GRACE_SECONDS": "1.5",
+            "LIMITS__PER_MINUTE": str(PER_MINUTE),
+        },
+        "guarded": {
+            **model,
+            "REDIS__URL": server_redis.url,
+            "REDIS__TIMEOUT_SECONDS": "0.5",
+            "SERVER__API_KEYS": ",".join(KEYS),
+            "SERVER__REQUIRE_KEY": "true",
+            "SERVER__CORS_ORIGINS": ORIGIN,
+            "LIMITS__PER_MINUTE": str(PER_MINUTE),
+            "LIMITS__MAX_RUNS": "1",
+            "LIMITS__QUEUE": "1",
+            "LIMITS__QUEUE_SECONDS": "1",
+            "STREAM__GRACE_SECONDS": "0.2",
+            "STREAM__HEARTBEAT_SECONDS": "0.3",
+        },
     }
-    with serving(tmp_path_factory.mktemp("talkative"), indexed_dir, **settings) as served:
-        yield served
+    named = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    folder = tmp_path_factory.mktemp("fleet")
+    with ExitStack() as stack:
+        found = {
+            name: stack.enter_context(serving(folder / name, indexed_dir, **chosen))
+            for name, chosen in settings.items()
+        }
+        for name in named & found.keys():
+            found[name].launch()
+        yield found
 
 
 @pytest.fixture(scope="session")
-def server_redis() -> Iterator[RedisProcess]:
-    """Start the redis-server of `guarded`; a test that ends it starts it again."""
-    server = RedisProcess()
-    server.start()
-    yield server
-    server.stop()
+def plain(fleet: dict[str, Served]) -> Served:
+    """Return the server without a model, a key, a server beside it, or a limit; it has no FAQ file to index."""
+    return fleet["plain"].start()
 
 
 @pytest.fixture(scope="session")
-def guarded(
-    indexed_dir: Path, switch: ModelSwitch, server_redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    """Serve with a model and Redis, a key needed for everything, one run at once, one waiting, and other limits."""
-    settings = {
-        **model_settings(switch),
-        "REDIS__URL": server_redis.url,
-        "REDIS__TIMEOUT_SECONDS": "0.5",
-        "SERVER__API_KEYS": ",".join(KEYS),
-        "SERVER__REQUIRE_KEY": "true",
-        "SERVER__CORS_ORIGINS": ORIGIN,
-        "LIMITS__PER_MINUTE": str(PER_MINUTE),
-        "LIMITS__MAX_RUNS": "1",
-        "LIMITS__QUEUE": "1",
-        "LIMITS__QUEUE_SECONDS": "1",
-        "STREAM__GRACE_SECONDS": "0.2",
-        "STREAM__HEARTBEAT_SECONDS": "0.3",
-    }
-    with serving(tmp_path_factory.mktemp("guarded"), indexed_dir, **settings) as served:
-        yield served
+def talkative(fleet: dict[str, Served]) -> Served:
+    """Return the server with a model, with heartbeats and a grace to wait for, and a limit for each address."""
+    return fleet["talkative"].start()
+
+
+@pytest.fixture(scope="session")
+def guarded(fleet: dict[str, Served]) -> Served:
+    """Return the server with Redis and a model that needs a key for everything; one run at once, and one waits."""
+    return fleet["guarded"].start()
 
 
 @pytest.fixture
@@ -410,9 +327,3 @@ def owner(guarded: Served) -> Iterator[Client]:
     """Return a client of the guarded server that has a key."""
     with guarded.client(Authorization=f"Bearer {KEYS[1]}") as opened:
         yield opened
-
-
-def scripted(client: Client, text: str) -> dict[str, Any]:
-    """Return the body of a question that the scripted model answers with this text, whatever it says."""
-    found = client.get("/api/search", params={"q": MINOR, "k": 1})
-    return {"question": f"알려 주세요 [[reply: {text}]]", "faq_id": found.json()["results"][0]["id"]}

@@ -1,6 +1,6 @@
 """Indexing by the server that holds the data folder: the command asks its API, and shows its progress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -12,7 +12,7 @@ from smartstore_ui.api import answers
 Show = Callable[[str, int, int], None]
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0  # the server says something every 15 s
-DATA = "data: "
+DATA = b"data: "
 
 
 class IndexFailed(Conflict):
@@ -47,7 +47,7 @@ def index_by_server(url: str, keys: frozenset[str], source: Path, show: Show, *,
 def _followed(client: httpx.Client, job_id: str, show: Show) -> IndexSummary:
     with client.stream("GET", f"/api/index/{job_id}/events") as events:
         events.raise_for_status()
-        for line in events.iter_lines():
+        for line in _lines(events.iter_bytes()):
             if not line.startswith(DATA):
                 continue
             job = answers.Job.model_validate_json(line.removeprefix(DATA))
@@ -58,3 +58,11 @@ def _followed(client: httpx.Client, job_id: str, show: Show) -> IndexSummary:
             if job.summary:
                 return IndexSummary(**job.summary.model_dump())
     raise TransientError("색인하던 서버가 끝났습니다. 서버를 다시 시작한 뒤 다시 실행해 주세요.")
+
+
+def _lines(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a stream; httpx's own way takes characters of a file's name for line ends, as U+2028."""
+    rest = b""
+    for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines

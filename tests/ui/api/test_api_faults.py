@@ -3,7 +3,8 @@
 import time
 
 import pytest
-from served import Client, ModelSwitch, only, said, scripted
+from served import ModelSwitch
+from talking import Client, only, said, scripted
 
 SAID = "하나 둘 셋 넷 다섯 여섯 일곱"
 FAULTS = {

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from served import MINOR, Client, Served, new_address
+from served import Served
+from talking import MINOR, Client, new_address
 from websockets.sync.client import ClientConnection, connect
 
 FEW, MANY = 250, 5_000  # of bodies, and of frames
@@ -110,37 +111,41 @@ def still_answers(client: Client) -> bool:
     return ready.is_success and client.reply(MINOR)["answer"]["kind"] == "answered"
 
 
-@settings(checked, max_examples=FEW)
-@given(path=st.sampled_from(PATHS), body=BODIES)
-def random_bodies(client: Client, path: str, body: bytes) -> None:
-    post(client, path, body)
+def send_random_bodies(client: Client, count: int) -> None:
+    @settings(checked, max_examples=count)
+    @given(path=st.sampled_from(PATHS), body=BODIES)
+    def send(path: str, body: bytes) -> None:
+        post(client, path, body)
+
+    send()
+    assert still_answers(client)
 
 
-@settings(checked, max_examples=FEW)
-@given(frame=st.text(max_size=300) | BODIES | BODIES.map(lambda body: body.decode("utf-8", "replace")))
-def random_frames(frames: Frames, frame: str | bytes) -> None:
-    frames.send(frame)
+def send_random_frames(frames: Frames, client: Client, count: int) -> None:
+    @settings(checked, max_examples=count)
+    @given(frame=st.text(max_size=300) | BODIES | BODIES.map(lambda body: body.decode("utf-8", "replace")))
+    def send(frame: str | bytes) -> None:
+        frames.send(frame)
+
+    send()
+    assert still_answers(client)
 
 
 def test_random_bodies_get_no_500_and_no_leak(client: Client) -> None:
-    random_bodies(client)
-    assert still_answers(client)
+    send_random_bodies(client, FEW)
 
 
 def test_random_frames_get_an_error_or_an_answer_and_no_leak(frames: Frames, client: Client) -> None:
-    random_frames(frames)
-    assert still_answers(client)
+    send_random_frames(frames, client, FEW)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
 def test_thousands_of_random_bodies_get_no_500_and_no_leak(client: Client) -> None:
-    settings(checked, max_examples=MANY)(random_bodies)(client)
-    assert still_answers(client)
+    send_random_bodies(client, MANY)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
 def test_thousands_of_random_frames_get_an_error_or_an_answer_and_no_leak(frames: Frames, client: Client) -> None:
-    settings(checked, max_examples=MANY)(random_frames)(frames)
-    assert still_answers(client)
+    send_random_frames(frames, client, MANY)

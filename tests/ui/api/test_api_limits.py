@@ -10,7 +10,8 @@ import httpx
 import pytest
 from conftest import RedisProcess, wait_until
 from redis import Redis
-from served import KEYS, MINOR, ORIGIN, PER_MINUTE, Client, Served, only, scripted
+from served import KEYS, ORIGIN, PER_MINUTE, Served
+from talking import MINOR, Client, only, scripted
 
 LONG = "가나다 " * 450
 EVERY_ROUTE = [
@@ -87,14 +88,10 @@ def test_beyond_the_ceiling_one_waits_and_the_next_is_turned_away(guarded: Serve
         events = stack.enter_context(first.chat(**scripted(first, LONG)))
         run_id = next(events).data["run_id"]
         waiting = thread.submit(second.post, "/api/chat?stream=false", json={"question": MINOR, "model": "extractive"})
-        refused: list[httpx.Response] = []
-
-        def is_full() -> bool:
-            refused.append(third.post("/api/chat", json={"question": MINOR, "model": "extractive"}, timeout=0.9))
-            return code(refused[-1]) == (503, "overloaded")
-
-        wait_until(is_full, 5.0)
-        assert int(refused[-1].headers["retry-after"]) >= 1
+        wait_until(lambda: third.metric("smartstore_live_runs") == 2)
+        refused = third.post("/api/chat", json={"question": MINOR, "model": "extractive"})
+        assert code(refused) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
         assert third.delete(f"/api/runs/{run_id}").status_code == 204
         assert waiting.result(30).json()["answer"]["kind"] == "answered"
         assert third.reply(MINOR, model="extractive")["answer"]["kind"] == "answered"

@@ -11,7 +11,8 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.llms.openai_like import OpenAILike
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
-from served import KEYS, MINOR, RESTAURANT, Client, ModelSwitch, Served, new_address
+from served import KEYS, ModelSwitch, Served
+from talking import MINOR, RESTAURANT, Client, new_address
 
 SERVED_MODEL = "smartstore-faq"
 REFUSAL = "저는 스마트 스토어 FAQ를 위한 챗봇입니다. 스마트 스토어에 대한 질문을 부탁드립니다."

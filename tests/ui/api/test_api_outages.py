@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import RedisProcess, free_port, wait_until
-from served import KEYS, MINOR, PER_MINUTE, PROGRAM, Client, Served, listens, only, said, scripted, serving
+from served import KEYS, PER_MINUTE, PROGRAM, Served, listens, serving
+from talking import MINOR, Client, only, said, scripted
 
 BOUND_SECONDS = 6.0
 MILVUS_SECONDS = 60.0
@@ -125,9 +126,8 @@ def test_without_milvus_the_api_says_so_and_recovers_by_itself(indexed_dir: Path
     folder = Path(shutil.copytree(indexed_dir / "milvus.db", tmp_path / "milvus"))
     with ExitStack() as stack:
         server = stack.enter_context(milvus(folder, port))
-        client = stack.enter_context(
-            stack.enter_context(serving(tmp_path / "served", indexed_dir, **settings)).client()
-        )
+        served = stack.enter_context(serving(tmp_path / "served", indexed_dir, **settings))
+        client = stack.enter_context(served.start().client())
         assert client.reply(MINOR)["answer"]["kind"] == "answered"
         server.kill()
         server.wait(timeout=10)

@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,24 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import settings_for, wait_until
-from served import (
-    MINOR,
-    Client,
-    Event,
-    ModelSwitch,
-    Served,
-    model_settings,
-    only,
-    said,
-    scripted,
-    serving,
-)
+from conftest import free_port, settings_for, wait_until
+from served import KEYS, ModelSwitch, Served, model_settings, serving
+from talking import MINOR, Client, Event, only, said, scripted
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from smartstore_indexing.errors import IndexMissing, Misconfigured
+from smartstore_indexing.errors import FolderInUse, IndexMissing, Misconfigured, TransientError
 from smartstore_indexing.setting_groups import ServerSettings
 from smartstore_ui.api.context import opened
 from smartstore_ui.cli import parser
+from smartstore_ui.remote_indexing import IndexFailed, index_by_server
 from smartstore_ui.serving import bound
 
 LONG = "가나다 " * 450
@@ -40,7 +32,6 @@ NEW_FAQ = {
     "answer": "우주선 부품은 항공우주 판매 허가증을 등록한 판매자만 판매할 수 있습니다.",
     "keyword": "",
 }
-Run = subprocess.CompletedProcess[str]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -54,15 +45,16 @@ class Life:
     turns_after: list[dict[str, Any]] = field(default_factory=list)
     went_on: dict[str, Any] = field(default_factory=dict)
     forgotten_run: int = 0
-    commands: dict[str, Run] = field(default_factory=dict)
+    index: subprocess.CompletedProcess[str] | None = None
     before_index: dict[str, Any] = field(default_factory=dict)
     after_index: dict[str, Any] = field(default_factory=dict)
-    jobs: list[dict[str, Any]] = field(default_factory=list)
+    job: dict[str, Any] = field(default_factory=dict)
     job_events: str = ""
     broken_job: dict[str, Any] = field(default_factory=dict)
     drained: list[Event] = field(default_factory=list)
     meanwhile: list[httpx.Response] = field(default_factory=list)
     exit_code: int = -1
+    socket_closed: int = 0
     log: str = ""
 
 
@@ -71,7 +63,8 @@ def life(indexed_dir: Path, switch: ModelSwitch, tmp_path_factory: pytest.TempPa
     """Serve a folder: killed in mid-answer, started again, asked by other commands, ended while it answers."""
     life, folder = Life(), tmp_path_factory.mktemp("life")
     settings = {**model_settings(switch), "LIMITS__PER_MINUTE": "0", "SERVER__DRAIN_SECONDS": "20"}
-    with serving(folder, indexed_dir, **settings) as served:
+    with serving(folder / "world", indexed_dir, **settings) as served:
+        served.start()
         session_id, run_id = kill_in_mid_answer(served, life)
         served.start()
         with served.client() as client:
@@ -103,20 +96,13 @@ def use_by_other_commands(served: Served, client: Client, life: Life) -> None:
     sample = resources.files("smartstore_indexing").joinpath("sample/faq.jsonl").read_text(encoding="utf-8")
     more = served.folder / "more.jsonl"
     more.write_text(f"{sample.rstrip()}\n{json.dumps(NEW_FAQ, ensure_ascii=False)}\n", encoding="utf-8")
-    calls: dict[str, list[Any]] = {
-        "index": ["index", more],
-        "index of nothing": ["index", served.folder / "missing.jsonl"],
-        "serve again": ["serve", "--port", "0"],
-    }
-    with ThreadPoolExecutor(2) as threads:
-        found = threads.map(lambda call: served.run(*call), calls.values())
-        life.commands = dict(zip(calls, found, strict=True))
+    life.index = served.run("index", more)
     wait_until(lambda: client.reply(NEW_FAQ["question"], model="extractive")["answer"]["kind"] == "answered")
     life.after_index = client.reply(NEW_FAQ["question"], model="extractive")
     accepted = client.post("/api/index", json={"source": str(more), "mode": "incremental"})
     assert (accepted.status_code, accepted.headers["location"]) == (202, f"/api/index/{accepted.json()['job_id']}")
     life.job_events = client.get(f"{accepted.headers['location']}/events").text
-    life.jobs.append(client.get(accepted.headers["location"]).json())
+    life.job = client.get(accepted.headers["location"]).json()
     broken = client.post("/api/index", json={"source": "없는/파일.jsonl"}).headers["location"]
     wait_until(lambda: client.get(broken).json()["state"] not in ("queued", "running"))
     life.broken_job = client.get(broken).json()
@@ -127,6 +113,7 @@ def end_while_answering(served: Served, life: Life) -> None:
         client, other = (stack.enter_context(served.client()) for _ in range(2))
         events = stack.enter_context(client.chat(**scripted(client, LONG[:600])))
         life.drained = [next(events) for _ in range(8)]
+        socket = stack.enter_context(connect(f"{served.url.replace('http', 'ws')}/api/chat/ws", proxy=None))
         served.signal(signal.SIGTERM)
         wait_until(lambda: other.get("/readyz").status_code == 503)
         life.meanwhile = [
@@ -137,6 +124,9 @@ def end_while_answering(served: Served, life: Life) -> None:
         ]
         life.drained += events
         life.exit_code = served.wait()
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+        life.socket_closed = closed.value.rcvd.code if closed.value.rcvd else 0
 
 
 def test_after_a_kill_every_finished_turn_is_there_and_no_half_one(life: Life) -> None:
@@ -152,7 +142,8 @@ def test_after_a_kill_the_conversation_goes_on(life: Life) -> None:
 
 
 def test_index_goes_through_the_server_and_shows_its_summary(life: Life) -> None:
-    done = life.commands["index"]
+    done = life.index
+    assert done is not None
     assert (done.returncode, done.stderr) == (0, "")
     assert "FAQ 181건: 추가 1 · 변경 0 · 삭제 0 · 그대로 180" in done.stdout
     assert "새 색인을 사용합니다" in done.stdout
@@ -164,28 +155,43 @@ def test_server_answers_from_the_new_index(life: Life) -> None:
     assert "항공우주 판매 허가증" in life.after_index["answer"]["text"]
 
 
-def test_index_that_fails_says_why(life: Life) -> None:
-    failed = life.commands["index of nothing"]
-    assert failed.returncode == 1
-    assert "missing.jsonl" in failed.stderr
-    assert "Traceback" not in failed.stderr
+def test_index_job_that_fails_says_why(life: Life) -> None:
     assert life.broken_job["state"] == "failed"
     assert life.broken_job["error"]["code"] == "invalid_request"
+    assert "파일.jsonl" in life.broken_job["error"]["message"]
+
+
+def test_index_that_the_server_cannot_make_says_why(plain: Served, guarded: Served, tmp_path: Path) -> None:
+    shown: list[tuple[str, int, int]] = []
+
+    def index(url: str, *keys: str, name: str = "없음.jsonl") -> None:
+        index_by_server(url, frozenset(keys), tmp_path / name, lambda *step: shown.append(step), full=False)
+
+    with pytest.raises(IndexFailed, match=r"없음\.jsonl"):
+        index(plain.url)
+    with pytest.raises(IndexFailed, match=r"없음\.jsonl"):
+        index(guarded.url, KEYS[0])
+    with pytest.raises(IndexFailed, match=r" 없음\.csv: 파일이 없습니다"):
+        index(plain.url, name="\u2028\n\x85 없음.csv")
+    with pytest.raises(IndexFailed, match="API 키"):
+        index(guarded.url)
+    with pytest.raises(TransientError, match="응답하지 않습니다"):
+        index(f"http://127.0.0.1:{free_port()}")
+    assert shown == []
 
 
 def test_index_job_tells_its_way_and_its_end(life: Life) -> None:
-    (job,) = life.jobs
-    assert job["state"] == "succeeded"
-    assert job["summary"]["unchanged"] == job["summary"]["faqs"] == 181
-    assert job["error"] is None
+    assert life.job["state"] == "succeeded"
+    assert life.job["summary"]["unchanged"] == life.job["summary"]["faqs"] == 181
+    assert life.job["error"] is None
     assert life.job_events.rstrip().split("\n\n")[-1].split("\n")[1] == "event: succeeded"
 
 
-def test_second_server_says_who_holds_the_folder(life: Life) -> None:
-    done = life.commands["serve again"]
-    assert done.returncode == 3
-    assert "smartstore serve" in done.stderr
-    assert "Traceback" not in done.stderr
+async def test_second_server_says_who_holds_the_folder(plain: Served) -> None:
+    with pytest.raises(FolderInUse, match="smartstore serve") as raised:
+        async with opened(settings_for(plain.folder / "data")):
+            pass
+    assert (raised.value.exit_code, raised.value.url) == (3, plain.url)
 
 
 def test_running_stream_finishes_before_the_end(life: Life) -> None:
@@ -209,6 +215,7 @@ def test_new_questions_are_turned_away_at_the_end(life: Life) -> None:
 
 def test_server_that_is_told_to_end_ends_well(life: Life) -> None:
     assert life.exit_code == 0
+    assert life.socket_closed == 1012  # the service restarts: a page connects anew
     assert "Traceback" not in life.log
 
 

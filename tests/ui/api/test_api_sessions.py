@@ -3,7 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from served import MINOR, Client, Served, only, said, scripted
+from served import Served
+from talking import MINOR, Client, only, said, scripted
 
 SETTLEMENT = "정산은 언제 되나요?"
 FOLLOW_UP = "그럼 서류는요?"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import wait_until
-from served import KEYS, MINOR, ORIGIN, PER_MINUTE, RESTAURANT, Client, Served, new_address, only, scripted
+from served import KEYS, ORIGIN, PER_MINUTE, Served
+from talking import MINOR, RESTAURANT, Client, new_address, only, scripted
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 

@@ -5,7 +5,8 @@ import re
 
 import pytest
 from conftest import settings_for, wait_until
-from served import MINOR, RESTAURANT, UNANSWERED, Client, ModelSwitch, Served, events_of, only, scripted
+from served import ModelSwitch, Served
+from talking import MINOR, RESTAURANT, UNANSWERED, Client, events_of, only, scripted
 
 from smartstore_workflows.records import SqliteRunRecords
 from smartstore_workflows.sqlite import SqliteFile

@@ -63,7 +63,7 @@ class Operation:
 EVENT_STREAM: tuple[str, None] = (SSE, None)
 NOTHING: tuple[str, None] = ("", None)
 GUARDED = ("/api/", "/v1/")
-RESUME = {"Last-Event-ID": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}}
+RESUME = {"Last-Event-ID": {"type": "string", "pattern": "^[0-9]{0,18}$"}}
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("post", "/api/chat"): Operation(
         "질문",

@@ -186,6 +186,7 @@ class Runs:
             run.say(first)
             run.task = self._group.create_task(self._pump(run, events, counted, stack.pop_all()))
             run.left(self._stream.grace_seconds)  # a client may be gone before its first frame
+            await asyncio.sleep(0)  # a task that is cancelled before its first step never takes it, nor ends its run
             return run
 
     def get(self, run_id: str) -> LiveRun:
