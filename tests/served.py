@@ -241,7 +241,7 @@ def model_settings(switch: ModelSwitch) -> dict[str, str]:
         "OPENAI_API_KEY": "sk-secret-of-the-tests",
         "OPENAI_BASE_URL": switch.url,
         "OPENAI__MODEL": switch.NAME.decode(),
-        "OPENAI__TIMEOUT_SECONDS": "1",
+        "OPENAI__TIMEOUT_SECONDS": "2.5",  # a call with its retries: longer than the grace, and than 429 asks to wait
     }
 
 

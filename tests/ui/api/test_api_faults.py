@@ -15,7 +15,7 @@ FAULTS = {
     "stub-cut": "서버에 오류가 있습니다",
     "stub-empty": "빈 답변을 보냈습니다",
 }
-BOUND_SECONDS = 8.0  # two tries of a second each, and what waits between them
+BOUND_SECONDS = 8.0  # 2.5 for a call with its retries; the rest is for a busy machine
 
 
 @pytest.mark.parametrize("name", FAULTS)

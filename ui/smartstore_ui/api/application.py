@@ -4,6 +4,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
 
 from smartstore_ui.api import chat, documents, health, indexing, knowledge, openai_api, sockets
 from smartstore_ui.api.context import Api
@@ -32,9 +33,9 @@ ROUTES: list[BaseRoute] = [
 ]
 
 
-def application(api: Api) -> Starlette:
-    """Return the application over what is open."""
-    middleware = [Middleware(Watching, metrics=api.metrics, routes=ROUTES)]
+def application(api: Api) -> ASGIApp:
+    """Return the application over what is open; what watches stands outside, so that it sees every response."""
+    middleware = []
     if origins := api.settings.server.origins:
         middleware.append(
             Middleware(
@@ -48,4 +49,4 @@ def application(api: Api) -> Starlette:
     app = Starlette(routes=ROUTES, middleware=middleware, exception_handlers=HANDLERS)
     app.router.redirect_slashes = False  # an address with a slash too many is a JSON 404 as any other
     app.state.api = api
-    return app
+    return Watching(app, metrics=api.metrics, routes=ROUTES)

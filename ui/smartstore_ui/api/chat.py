@@ -1,6 +1,5 @@
 """Asking: a question's run is started, followed, resumed and stopped."""
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.requests import HTTPConnection, Request
@@ -11,10 +10,11 @@ from smartstore_ui.api.context import Api, api_of
 from smartstore_ui.api.documenting import document
 from smartstore_ui.api.errors import error_body, status_of
 from smartstore_ui.api.requests import ChatBody, ChatQuery, FeedbackBody, read_body, read_query
-from smartstore_ui.api.runs import Frame, LiveRun
+from smartstore_ui.api.runs import LiveRun
 from smartstore_ui.api.sse import EventStream, last_event_id
 from smartstore_workflows import wire
 
+LOOK_SECONDS = 1.0  # how often it is seen whether a client that waits for the whole answer is still there
 NEW = "그런 대화가 없습니다. session_id 없이 질문하면 새 대화를 시작합니다."
 
 
@@ -24,8 +24,7 @@ async def chat(request: Request) -> Response:
     api.access.open_to(request)  # before anything is said about what it sent
     streams = read_query(request.query_params, ChatQuery).stream == "true"
     run = await start(api, request, await read_body(request, ChatBody))
-    frames = api.runs.follow(run)
-    return EventStream(frames) if streams else await whole(request, run, frames)
+    return EventStream(api.runs.follow(run)) if streams else await whole(request, run)
 
 
 async def start(api: Api, connection: HTTPConnection, asked: ChatBody) -> LiveRun:
@@ -58,17 +57,15 @@ async def require_session(api: Api, session_id: str) -> None:
         raise UnknownResource(NEW)
 
 
-async def whole(request: Request, run: LiveRun, frames: AsyncGenerator[list[Frame], None]) -> Response:
-    """Return the whole answer as one document; a client that hangs up meanwhile stops following."""
-    reply = await gathered(request, run, frames)
+async def whole(request: Request, run: LiveRun) -> Response:
+    """Return the whole answer as one document."""
+    reply = await gathered(request, run)
     return document(reply) if isinstance(reply, wire.Reply) else failed(reply)
 
 
-async def gathered(
-    request: Request, run: LiveRun, frames: AsyncGenerator[list[Frame], None]
-) -> wire.Reply | wire.Failure:
-    """Follow a run to its end and return its reply, or what went wrong."""
-    async with aclosing(frames):
+async def gathered(request: Request, run: LiveRun) -> wire.Reply | wire.Failure:
+    """Follow a run to its end and return its reply, or what went wrong; a client that hangs up stops following."""
+    async with aclosing(api_of(request).runs.follow(run, heartbeat_seconds=LOOK_SECONDS)) as frames:
         async for _ in frames:
             if await request.is_disconnected():
                 break

@@ -125,7 +125,7 @@ async def completions(request: Request) -> Response:
         return StreamingResponse(
             _chunks(api, run, wanted.model, usage=usage), media_type="text/event-stream", headers=HEADERS
         )
-    reply = await gathered(request, run, api.runs.follow(run))
+    reply = await gathered(request, run)
     return document(_completion(reply, wanted.model)) if isinstance(reply, wire.Reply) else failed(reply)
 
 

@@ -197,9 +197,14 @@ class Runs:
             raise UnknownResource("그 답변을 찾을 수 없습니다. 끝난 지 10분이 지났거나 ID가 잘못되었습니다.")
         return run
 
-    def follow(self, run: LiveRun, after: int = 0) -> AsyncGenerator[list[Frame], None]:
-        """Return the frames of a run with ids above `after`; close the iterator to stop following."""
-        return run.follow(after, self._stream.grace_seconds, self._stream.heartbeat_seconds)
+    def follow(
+        self, run: LiveRun, after: int = 0, *, heartbeat_seconds: float | None = None
+    ) -> AsyncGenerator[list[Frame], None]:
+        """Return the frames of a run with ids above `after`, and [] at each heartbeat, by default the settings'.
+
+        Close the iterator to stop following.
+        """
+        return run.follow(after, self._stream.grace_seconds, heartbeat_seconds or self._stream.heartbeat_seconds)
 
     async def _take_place(self) -> None:
         if self._closing:
