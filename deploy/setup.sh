@@ -7,11 +7,7 @@ python=${PYTHON:-python3.11}
 
 fail() { printf '%s\n' "$@" >&2; exit 1; }
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"
-    elif sudo -n true 2>/dev/null; then sudo "$@"
-    else return 1; fi
-}
+. deploy/as_root.sh
 
 command -v "$python" >/dev/null || python=python3
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||

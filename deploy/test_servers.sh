@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
 # Installs the servers that the tests start themselves, where they are missing. `make setup-dev` calls it.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"
-    elif sudo -n true 2>/dev/null; then sudo "$@"
-    else return 1; fi
-}
+. deploy/as_root.sh
 
 packages=()
 command -v redis-server >/dev/null || packages+=(redis-server)

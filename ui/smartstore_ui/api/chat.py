@@ -7,11 +7,11 @@ from starlette.responses import JSONResponse, Response
 
 from smartstore_indexing.errors import StoreUnavailable, UnknownResource
 from smartstore_ui.api.context import Api, api_of
-from smartstore_ui.api.documenting import document
 from smartstore_ui.api.errors import error_body, status_of
 from smartstore_ui.api.requests import ChatBody, ChatQuery, FeedbackBody, read_body, read_query
+from smartstore_ui.api.responses import json_response
 from smartstore_ui.api.runs import LiveRun
-from smartstore_ui.api.sse import EventStream, last_event_id
+from smartstore_ui.api.sse import EventStream, events_of, last_event_id
 from smartstore_workflows import wire
 
 LOOK_SECONDS = 1.0  # how often it is seen whether a client that waits for the whole answer is still there
@@ -24,7 +24,7 @@ async def chat(request: Request) -> Response:
     api.access.open_to(request)  # before anything is said about what it sent
     streams = read_query(request.query_params, ChatQuery).stream == "true"
     run = await start(api, request, await read_body(request, ChatBody))
-    return EventStream(api.runs.follow(run)) if streams else await whole(request, run)
+    return EventStream(events_of(api.runs.follow(run))) if streams else await whole(request, run)
 
 
 async def start(api: Api, connection: HTTPConnection, asked: ChatBody) -> LiveRun:
@@ -60,7 +60,7 @@ async def require_session(api: Api, session_id: str) -> None:
 async def whole(request: Request, run: LiveRun) -> Response:
     """Return the whole answer as one document."""
     reply = await gathered(request, run)
-    return document(reply) if isinstance(reply, wire.Reply) else failed(reply)
+    return json_response(reply) if isinstance(reply, wire.Reply) else failed(reply)
 
 
 async def gathered(request: Request, run: LiveRun) -> wire.Reply | wire.Failure:
@@ -85,7 +85,7 @@ async def resume(request: Request) -> Response:
     api = api_of(request)
     await api.admit(request)
     after = last_event_id(request.headers.get("last-event-id"))
-    return EventStream(api.runs.follow(api.runs.get(request.path_params["run_id"]), after))
+    return EventStream(events_of(api.runs.follow(api.runs.get(request.path_params["run_id"]), after)))
 
 
 async def stop(request: Request) -> Response:

@@ -141,8 +141,8 @@ def openapi(models: Sequence[str], server: ServerSettings) -> Json:
         "x-websockets": {
             "/api/chat/ws": {
                 "summary": "소켓 하나로 여러 번 묻습니다. 이벤트는 POST /api/chat과 같고, {id, event, data}로 옵니다.",
-                "receives": [{"$ref": REF.format(model=kind.__name__)} for kind in (AskMessage, CancelMessage)],
-                "sends": {"$ref": REF.format(model="StreamEvent")},
+                "receives": [_ref(kind.__name__) for kind in (AskMessage, CancelMessage)],
+                "sends": _ref("StreamEvent"),
             }
         },
     }
@@ -159,7 +159,7 @@ def _operation(method: str, path: str, operation: Operation) -> Json:
         "responses": _responses(operation),
     }
     if operation.takes is not None:
-        schema = {"$ref": REF.format(model=operation.takes.__name__)}
+        schema = _ref(operation.takes.__name__)
         described["requestBody"] = {
             "required": not operation.takes_optional,
             "content": {JSON: {"schema": schema}},
@@ -191,16 +191,16 @@ def _parameters(path: str, operation: Operation) -> list[Json]:
 
 
 def _responses(operation: Operation) -> Json:
-    error = {"description": "오류", "content": {JSON: {"schema": {"$ref": REF.format(model="Error")}}}}
+    error = {"description": "오류", "content": {JSON: {"schema": _ref("Error")}}}
     responses: Json = {"default": error}
     for status, (media_type, model) in operation.gives.items():
         content = {}
         if model is not None:
-            content[media_type] = {"schema": {"$ref": REF.format(model=model.__name__)}}
+            content[media_type] = {"schema": _ref(model.__name__)}
         elif media_type:
             content[media_type] = {"schema": _ref(operation.events) if operation.events else {"type": "string"}}
         if operation.takes is ChatBody:
-            content[JSON] = {"schema": {"$ref": REF.format(model="Reply")}}
+            content[JSON] = {"schema": _ref("Reply")}
         if operation.takes is CompletionBody:
             content[SSE] = {"schema": _ref("CompletionEvent")}
         responses[str(status)] = {"description": "성공", **({"content": content} if content else {})}

@@ -26,14 +26,6 @@ def error_body(code: str, message: str, request_id: str) -> dict[str, dict[str, 
     return {"error": {"code": code, "message": message, "request_id": request_id}}
 
 
-def faq_error_response(error: FaqError, request_id: str) -> JSONResponse:
-    """Return what a client sees of an error that was raised on purpose."""
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else {}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(error.code, error.message, request_id), error.status, headers)
-
-
 def status_of(code: str) -> int:
     """Return the status of an error's code, as the error tree has it; 500 for any other."""
     return _statuses(FaqError).get(code, 500)
@@ -50,7 +42,10 @@ async def _faq_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FaqError)
     if not isinstance(error, InvalidRequest):
         log.warning("request refused", code=error.code, status=error.status)
-    return faq_error_response(error, request.state.request_id)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error.code, error.message, request.state.request_id), error.status, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

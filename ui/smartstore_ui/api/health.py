@@ -9,14 +9,14 @@ from starlette.responses import Response
 from smartstore_indexing.errors import FaqError
 from smartstore_ui.api import answers
 from smartstore_ui.api.context import api_of
-from smartstore_ui.api.documenting import document
+from smartstore_ui.api.responses import json_response
 
 CHECK_SECONDS = 3.0
 
 
 async def healthz(request: Request) -> Response:
     """The process lives."""
-    return document(answers.Health())
+    return json_response(answers.Health())
 
 
 async def readyz(request: Request) -> Response:
@@ -30,7 +30,7 @@ async def readyz(request: Request) -> Response:
     if api.runs.closing:
         states["server"] = "closing"
     ready = states["milvus"] == "ok" and not api.runs.closing
-    return document(answers.Readiness(ready=ready, dependencies=states), status=200 if ready else 503)
+    return json_response(answers.Readiness(ready=ready, dependencies=states), status=200 if ready else 503)
 
 
 async def metrics(request: Request) -> Response:

@@ -5,14 +5,14 @@ from contextlib import aclosing
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from smartstore_ui.api import answers
 from smartstore_ui.api.context import Api, api_of
-from smartstore_ui.api.documenting import document
 from smartstore_ui.api.index_jobs import IndexJob
 from smartstore_ui.api.requests import IndexBody, body_bytes, parsed
-from smartstore_ui.api.sse import HEADERS, HEARTBEAT, event_bytes
+from smartstore_ui.api.responses import json_response
+from smartstore_ui.api.sse import HEARTBEAT, EventStream, event_bytes
 
 
 async def index(request: Request) -> Response:
@@ -22,14 +22,14 @@ async def index(request: Request) -> Response:
     wanted = parsed(await body_bytes(request) or b"{}", IndexBody)
     source = Path(wanted.source) if wanted.source else api.settings.faq
     job = api.jobs.add(source, full=wanted.mode == "full")
-    return document(answers.JobAccepted(job_id=job.job_id), status=202, location=f"/api/index/{job.job_id}")
+    return json_response(answers.JobAccepted(job_id=job.job_id), status=202, location=f"/api/index/{job.job_id}")
 
 
 async def job(request: Request) -> Response:
     """Return how far a job is, or how it ended."""
     api = api_of(request)
     api.access.owner_only(request)
-    return document(api.jobs.get(request.path_params["job_id"]).told())
+    return json_response(api.jobs.get(request.path_params["job_id"]).told())
 
 
 async def job_events(request: Request) -> Response:
@@ -37,7 +37,7 @@ async def job_events(request: Request) -> Response:
     api = api_of(request)
     api.access.owner_only(request)
     found = api.jobs.get(request.path_params["job_id"])
-    return StreamingResponse(_events(api, found), media_type="text/event-stream", headers=HEADERS)
+    return EventStream(_events(api, found))
 
 
 async def _events(api: Api, found: IndexJob) -> AsyncGenerator[bytes, None]:

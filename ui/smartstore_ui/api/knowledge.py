@@ -6,8 +6,8 @@ from starlette.responses import Response
 from smartstore_indexing.errors import UnknownResource
 from smartstore_ui.api import answers
 from smartstore_ui.api.context import api_of
-from smartstore_ui.api.documenting import document
 from smartstore_ui.api.requests import ListQuery, SearchQuery, read_query
+from smartstore_ui.api.responses import json_response
 
 UNKNOWN = "그런 대화가 없습니다."
 
@@ -18,7 +18,7 @@ async def search(request: Request) -> Response:
     await api.admit(request)
     wanted = read_query(request.query_params, SearchQuery)
     found = await api.bot.search(wanted.q, limit=wanted.k, category=wanted.category)
-    return document(answers.Found(results=found))
+    return json_response(answers.Found(results=found))
 
 
 async def session(request: Request) -> Response:
@@ -34,7 +34,7 @@ async def session(request: Request) -> Response:
         answers.ReadTurn(question=turn.question, answer=turn.answer, kind=turn.kind, faq_ids=turn.faq_ids)
         for turn in turns
     )
-    return document(answers.Session(session_id=session_id, turns=shown))
+    return json_response(answers.Session(session_id=session_id, turns=shown))
 
 
 async def forget(request: Request) -> Response:
@@ -53,4 +53,4 @@ async def sessions(request: Request) -> Response:
     page = read_query(request.query_params, ListQuery)
     found = await api.bot.services.stores.conversations.sessions(limit=page.limit, before=page.before)
     shown = (answers.ListedSession(session_id=one.session_id, turns=one.turns, used_at=one.used_at) for one in found)
-    return document(answers.Sessions(sessions=tuple(shown)))
+    return json_response(answers.Sessions(sessions=tuple(shown)))

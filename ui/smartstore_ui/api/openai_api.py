@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from smartstore_indexing.errors import InvalidRequest
 from smartstore_ui.api import answers
 from smartstore_ui.api.chat import failed, gathered
 from smartstore_ui.api.context import Api, api_of
-from smartstore_ui.api.documenting import document
 from smartstore_ui.api.requests import Body, Id, no_boolean, read_body
+from smartstore_ui.api.responses import json_response
 from smartstore_ui.api.runs import Frame, LiveRun
-from smartstore_ui.api.sse import HEADERS, HEARTBEAT
+from smartstore_ui.api.sse import HEARTBEAT, EventStream
 from smartstore_workflows import wire
 from smartstore_workflows.events import Source, Turn, Usage
 from smartstore_workflows.masking import mask
@@ -103,7 +103,7 @@ async def models(request: Request) -> Response:
     api = api_of(request)
     api.access.open_to(request)
     names = [MODEL, *api.bot.models]
-    return document(answers.Models(data=tuple(answers.Model(id=name) for name in names)))
+    return json_response(answers.Models(data=tuple(answers.Model(id=name) for name in names)))
 
 
 async def completions(request: Request) -> Response:
@@ -122,11 +122,9 @@ async def completions(request: Request) -> Response:
     run = await api.runs.start(events, request_id)
     if wanted.stream:
         usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-        return StreamingResponse(
-            _chunks(api, run, wanted.model, usage=usage), media_type="text/event-stream", headers=HEADERS
-        )
+        return EventStream(_chunks(api, run, wanted.model, usage=usage))
     reply = await gathered(request, run)
-    return document(_completion(reply, wanted.model)) if isinstance(reply, wire.Reply) else failed(reply)
+    return json_response(_completion(reply, wanted.model)) if isinstance(reply, wire.Reply) else failed(reply)
 
 
 def conversation(messages: Sequence[Message]) -> tuple[str, list[Turn]]:

@@ -15,13 +15,13 @@ LONGEST_ID = 18  # digits, which 64 bits hold
 
 
 class EventStream(StreamingResponse):
-    """A response that sends frames as server-sent events, and a comment for an empty list of them."""
+    """A response of server-sent events."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[list[Frame], None]) -> None:
-        """Send the frames until their iterator ends; it is closed when the client hangs up."""
-        super().__init__(_events(frames), headers=HEADERS)
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        """Send the events until their iterator ends; it is closed when the client hangs up."""
+        super().__init__(events, headers=HEADERS)
 
 
 def event_bytes(number: int, name: str, data: str) -> bytes:
@@ -38,7 +38,8 @@ def last_event_id(header: str | None) -> int:
     return int(header)
 
 
-async def _events(frames: AsyncGenerator[list[Frame], None]) -> AsyncGenerator[bytes, None]:
+async def events_of(frames: AsyncGenerator[list[Frame], None]) -> AsyncGenerator[bytes, None]:
+    """Yield the frames as events, and a comment for an empty list of them."""
     yield RETRY
     async with aclosing(frames):
         async for some in frames:
