@@ -72,8 +72,11 @@ async def measure(folder: Path) -> None:
     with stub() as model_url, server(folder, model_url) as (port, pid):
         questions = fresh_questions()
         for at_once in AT_ONCE:
+            before = cpu_seconds(pid)
             runs = [await load(port, questions, at_once) for _ in range(RUNS if at_once < AT_ONCE[-1] else 1)]
             report(at_once, runs)
+            asked = sum(len(answers) for answers, _ in runs)
+            print(f"  the server's CPU: {(cpu_seconds(pid) - before) / asked * 1000:.0f} ms a question")
         await memory(port, pid, questions)
     await caches(folder)
 
@@ -122,6 +125,12 @@ async def some(port: int, questions: Iterator[str], count: int) -> None:
     """Ask so many questions, one after the other."""
     for _ in range(count):
         await ask(port, next(questions))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has taken, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def rss(pid: int) -> float:
