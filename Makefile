@@ -7,7 +7,7 @@ ROWS ?=
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-long check fix bench lock clean
+.PHONY: help setup setup-dev run test test-long check fix bench demo lock clean
 
 help:  ## 이 목록을 보여 줍니다
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -25,9 +25,9 @@ setup-dev: .venv/.installed-dev  ## 개발과 시험에 필요한 것까지 설�
 	@bash deploy/test_servers.sh
 	@touch .venv/.installed $@
 
-run: setup  ## 챗봇을 시작합니다 (FAQ=파일 을 주면 그 FAQ로)
+run: setup  ## 채팅 페이지를 http://127.0.0.1:8000/ 에 엽니다 (FAQ=파일 을 주면 그 FAQ로)
 	@$(BIN)/smartstore index $(if $(FAQ),"$(FAQ)")
-	@$(BIN)/smartstore ask
+	@$(BIN)/smartstore serve
 
 test: check  ## 모든 검사와 시험을 실행합니다
 	@$(PYTEST) -m "not long"
@@ -49,6 +49,9 @@ bench: setup-dev  ## 성능을 재어 출력합니다
 	@$(BIN)/python tests/benchmarks/indexing.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/serving.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/growth.py $(if $(FAQ),"$(FAQ)") $(if $(ROWS),--rows $(ROWS))
+
+demo: setup-dev  ## 채팅 페이지의 화면과 대화를 docs/demo/에 다시 만듭니다
+	@$(BIN)/python tests/demo.py
 
 lock: setup-dev  ## 잠금 파일을 다시 만듭니다
 	@$(BIN)/uv pip compile -q pyproject.toml deploy/tools.in -o requirements.lock --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11

@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 
 packages=()
 command -v redis-server >/dev/null || packages+=(redis-server)
+command -v chromium >/dev/null || packages+=(chromium)
+fc-list :lang=ko 2>/dev/null | grep -q . || packages+=(fontconfig fonts-nanum)
+compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || packages+=(postgresql)
+[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || packages+=(rabbitmq-server)
 [ ${#packages[@]} = 0 ] && exit 0
 
 echo "시험에 쓰는 서버를 설치합니다: ${packages[*]}…" >&2

@@ -36,6 +36,7 @@ class Served:
 
     folder: Path
     settings: dict[str, str]
+    arguments: tuple[str, ...] = ()
     url: str = ""
     _process: subprocess.Popen[bytes] | None = None
     _logs: list[Path] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Served:
         self._logs.append(log)
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [PROGRAM, "serve", "--port", "0"],
+                [PROGRAM, "serve", "--port", "0", *self.arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -120,14 +121,14 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, indexed: Path, **settings: str) -> Iterator[Served]:
+def serving(folder: Path, indexed: Path, *arguments: str, **settings: str) -> Iterator[Served]:
     """Yield a server of a copy of an indexed folder, to be started, and end it; nothing unforeseen may have gone wrong.
 
-    `settings` are named without their prefix.
+    `arguments` go to the program, `settings` are named without their prefix.
     """
     shutil.copytree(indexed, folder / "data")
     names = {name if name in UNPREFIXED else f"SMARTSTORE_{name}": value for name, value in settings.items()}
-    served = Served(folder, names)
+    served = Served(folder, names, arguments)
     try:
         yield served
         assert [line for line in served.lines() if line["level"] in ("error", "critical")] == []
@@ -282,7 +283,7 @@ def fleet(
     folder = tmp_path_factory.mktemp("fleet")
     with ExitStack() as stack:
         found = {
-            name: stack.enter_context(serving(folder / name, indexed_dir, **chosen))
+            name: stack.enter_context(serving(folder / name, indexed_dir, "--only", "api", **chosen))
             for name, chosen in settings.items()
         }
         for name in named & found.keys():

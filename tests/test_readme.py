@@ -10,19 +10,22 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import ROOT
+from conftest import ROOT, wait_until
+from served import listens
+from talking import Client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SECONDS = 500
-PROMPT = "질문> "
-FENCES = {"", "python", "bash", "bash no-test"}
+READY = re.compile(r"(http://\S+) 에서 답합니다")
+FENCES = {"", "python", "html", "bash", "bash no-test"}
 OWN_FAQ = "내-faq.csv"
 CSV = "category,question,answer,keyword\n정산,정산은 언제 되나요?,구매확정 다음 영업일에 정산됩니다.,\n"
 QUESTION = "정산은 언제 되나요?"
-MAKE = {"check", "fix", "test", "test-long", "bench"}
+MAKE = {"check", "fix", "test", "test-long", "bench", "demo"}
 SMARTSTORE = {"index", "ask", "eval", "doctor"}
-LONG = {"make bench", "make check", "make fix", "make test", "make test-long"}  # what `make test` itself runs, again
+# What `make test` itself runs, again, or what takes minutes.
+LONG = {"make bench", "make check", "make demo", "make fix", "make test", "make test-long"}
 # `make test` would run this file too.
 FEW_TESTS = "PYTEST=.venv/bin/python -m pytest -q tests/deploy"
 FEW_ROWS = "ROWS=1000"  # `make bench` grows to 100,000
@@ -74,8 +77,8 @@ class Checkout:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def talk(self, *command: str) -> str:
-        """Run a command in a terminal, ask one question, press Ctrl-D, and return what was answered."""
+    def visit(self, *command: str) -> str:
+        """Run a command in a terminal, ask the server that it starts one question, press Ctrl-C; return the answer."""
         child = pexpect.spawn(
             command[0],
             list(command[1:]),
@@ -85,16 +88,17 @@ class Checkout:
             timeout=SECONDS,
         )
         try:
-            child.expect_exact(PROMPT)
-            child.sendline(QUESTION)
-            child.expect_exact(PROMPT)
-            answer = child.before or ""
-            child.sendeof()
+            child.expect(READY)
+            assert child.match
+            with Client(child.match[1]) as client:
+                wait_until(lambda: listens(int(child.match[1].rpartition(":")[2])))
+                assert "스마트스토어" in client.get("/").text
+                answer = client.reply(QUESTION)["answer"]["text"]
+            child.sendintr()
             child.expect(pexpect.EOF)
         finally:
             child.close(force=True)
-        assert child.exitstatus == 0
-        return answer
+        return str(answer)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +134,7 @@ def test_every_block_of_the_readme_is_of_a_known_kind() -> None:
 def test_command_of_the_readme_works(checkout: Checkout, command: str) -> None:
     match shlex.split(command):
         case ["make", "run", *arguments] if arguments in ([], [f"FAQ={OWN_FAQ}"]):
-            assert "영업일" in checkout.talk("make", "run", *arguments)
+            assert "영업일" in checkout.visit("make", "run", *arguments)
         case ["make", target] if target in MAKE:
             checkout.run("make", target, FEW_TESTS, FEW_ROWS)
         case [".venv/bin/smartstore", name, *arguments] if name in SMARTSTORE:

@@ -53,6 +53,22 @@ class RedisSettings(Group):
     timeout_seconds: float = Field(1.0, gt=0, le=30, description="Redis 호출 하나의 제한 시간(초).")
 
 
+class IndexSettings(Group):
+    """What may be indexed on request, and what a new index must find before it is put to use."""
+
+    folders: str = Field(
+        "", description="요청으로 색인할 수 있는 폴더, 쉼표로 구분. 비우면 SMARTSTORE_FAQ가 있는 폴더입니다."
+    )
+    max_source_mb: int = Field(200, ge=1, le=10_000, description="https 주소에서 받는 FAQ 파일의 최대 크기(MB).")
+    golden: str = Field("", description="새 색인을 쓰기 전에 확인할 질문 파일(.jsonl, eval의 검색 질문). 비우면 생략.")
+    golden_hit: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="golden의 질문 가운데 정답 FAQ가 10위 안에 들어야 하는 비율. 모자라면 옛 색인을 씁니다.",
+    )
+
+
 class ServerSettings(Group):
     """The API server, `smartstore serve`."""
 
@@ -77,6 +93,28 @@ class ServerSettings(Group):
     def origins(self) -> frozenset[str]:
         """Return the origins of pages that may call."""
         return _listed(self.cors_origins)
+
+
+class ChatSettings(Group):
+    """The chat page: who signs in, and where its chats are kept."""
+
+    secret: SecretStr = Field(
+        SecretStr(""),
+        description="로그인 쿠키에 서명하는 비밀 값(32자 이상). 비우면 데이터 폴더에 만들어 둡니다. "
+        "프로세스가 여럿이면 같은 값을 정해 주세요.",
+    )
+    users: str = Field(
+        "",
+        description="로그인할 사람들의 파일(`smartstore user`가 만든 줄). 비우면 로그인 없이 브라우저마다 따로 씁니다.",
+    )
+    history_url: SecretStr = Field(
+        SecretStr(""),
+        description="지난 대화를 두는 곳 (postgresql://사용자:비밀번호@호스트/이름). 비우면 데이터 폴더의 SQLite 파일입니다.",
+    )
+    history_days: float = Field(90.0, gt=0, le=3_650, description="마지막으로 쓴 뒤 지난 대화를 보관하는 날 수.")
+    cross_site: bool = Field(
+        False, description="true면 다른 도메인의 페이지에 넣은 위젯에서도 쿠키를 씁니다. HTTPS에서만 됩니다."
+    )
 
 
 class LimitSettings(Group):

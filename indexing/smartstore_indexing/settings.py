@@ -11,9 +11,12 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from smartstore_indexing.errors import Misconfigured
 from smartstore_indexing.loading import SAMPLE
+from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
 from smartstore_indexing.setting_groups import (
     CacheSettings,
+    ChatSettings,
     Group,
+    IndexSettings,
     LimitSettings,
     MemorySettings,
     MilvusSettings,
@@ -29,6 +32,7 @@ PREFIX = "SMARTSTORE_"
 ENV_FILE = ".env"
 EMBEDDED_MILVUS = "milvus.db"
 EXTRACTIVE, OPENAI = "extractive", "openai"
+LOCAL, QUEUE = "local", "queue"
 
 
 class Settings(BaseSettings):
@@ -58,6 +62,11 @@ class Settings(BaseSettings):
         pattern=rf"^({EXTRACTIVE}|{OPENAI})?$",
         description="기본 모델: extractive(FAQ 그대로) 또는 openai. 비우면 OPENAI_API_KEY가 있을 때 openai입니다.",
     )
+    answers: str = Field(
+        LOCAL,
+        pattern=rf"^({LOCAL}|{QUEUE})$",
+        description="답을 쓰는 곳: local(이 프로세스) 또는 queue(RabbitMQ의 워커, Redis와 RabbitMQ가 필요합니다).",
+    )
     question_timeout_seconds: float = Field(60.0, gt=0, le=600, description="질문 하나의 전체 제한 시간(초).")
     openai_api_key: SecretStr = Field(
         SecretStr(""),
@@ -73,7 +82,10 @@ class Settings(BaseSettings):
     openai: OpenAISettings = OpenAISettings()
     steps: StepSettings = StepSettings()
     redis: RedisSettings = RedisSettings()
+    rabbitmq: RabbitMQSettings = RabbitMQSettings()
+    index: IndexSettings = IndexSettings()
     server: ServerSettings = ServerSettings()
+    chat: ChatSettings = ChatSettings()
     limits: LimitSettings = LimitSettings()
     stream: StreamSettings = StreamSettings()
     memory: MemorySettings = MemorySettings()
@@ -96,6 +108,12 @@ class Settings(BaseSettings):
     def _model_has_its_key(self) -> "Settings":
         if self.model == OPENAI and not self.openai_api_key.get_secret_value():
             raise ValueError("MODEL=openai에는 OPENAI_API_KEY가 필요합니다")
+        return self
+
+    @model_validator(mode="after")
+    def _queue_has_its_servers(self) -> "Settings":
+        if self.answers == QUEUE and not (self.redis.url.get_secret_value() and self.rabbitmq.url.get_secret_value()):
+            raise ValueError("ANSWERS=queue에는 REDIS__URL과 RABBITMQ__URL이 모두 필요합니다")
         return self
 
     @property

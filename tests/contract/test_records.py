@@ -71,6 +71,21 @@ def test_any_text_comes_back_as_it_was(world: World, run_id: str, text: str, com
     assert (found.run_id, found.text, found.rating.comment) == (run_id, text, comment)
 
 
+async def test_rating_that_is_taken_back_is_gone_and_the_run_ages_again(world: World) -> None:
+    async with world.records() as store:
+        await store.add(record())
+        assert await store.rate("실행", 1, "좋은 답입니다")
+        assert await store.unrate("실행")
+        assert await ratings(store) == []
+        found = await store.get("실행")
+        assert found is not None
+        assert found.rating is None
+        assert await store.unrate("실행")
+        assert not await store.unrate("없음")
+        assert await store.rate("실행", -1, None)
+        assert await ratings(store) == [("실행", -1, None)]
+
+
 async def test_rating_is_kept_with_its_time_and_the_last_one_counts(world: World) -> None:
     async with world.records() as store:
         await store.add(record())

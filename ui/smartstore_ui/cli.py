@@ -1,4 +1,4 @@
-"""The command line: `smartstore index | ask | serve | eval | doctor`. A command is imported when it is chosen."""
+"""The command line: `smartstore index | ask | serve | user | eval | doctor`; each is imported when it is chosen."""
 
 import argparse
 import io
@@ -133,14 +133,26 @@ def parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser(
         "serve",
-        help="API 서버를 시작합니다.",
-        description="API 서버를 시작합니다. 웹 페이지, 앱, OpenAI 호환 클라이언트가 챗봇을 쓸 수 있습니다.\n"
+        help="채팅 페이지와 API 서버를 시작합니다.",
+        description="채팅 페이지와 API 서버를 시작합니다. 브라우저, 앱, OpenAI 호환 클라이언트가 씁니다.\n"
         "SIGTERM이나 Ctrl-C를 받으면 답변 중인 질문을 마친 뒤 끝냅니다.",
     )
     serve.options.add_argument("--host", metavar="주소", help="듣는 주소 (기본값: SMARTSTORE_SERVER__HOST, 127.0.0.1)")
     serve.options.add_argument(
         "--port", metavar="포트", type=port, help="듣는 포트 (기본값: SMARTSTORE_SERVER__PORT, 8000; 0이면 빈 포트)"
     )
+
+    serve.options.add_argument(
+        "--only", choices=["api", "chat"], help="하나만 엽니다: api 또는 chat(채팅 페이지). 쓰지 않으면 둘 다 엽니다."
+    )
+
+    user = commands.add_parser(
+        "user",
+        help="채팅 페이지에 로그인할 사람의 줄을 만듭니다.",
+        description="비밀번호를 물어 `아이디:해시` 한 줄을 출력합니다. SMARTSTORE_CHAT__USERS 파일에 이어 붙이세요.\n"
+        "  smartstore user 아이디 >> 사용자.txt",
+    )
+    user.inputs.add_argument("name", metavar="아이디", type=readable, help="로그인할 때 쓸 이름")
 
     commands.add_parser(
         "doctor",
@@ -200,7 +212,11 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "serve":
         from smartstore_ui.serving import run_serve
 
-        return run_serve(chosen.host, chosen.port)
+        return run_serve(chosen.host, chosen.port, only=chosen.only)
+    if chosen.command == "user":
+        from smartstore_ui.passwords import run_user
+
+        return run_user(chosen.name)
     from smartstore_ui.diagnosing import run_doctor
 
     return run_doctor()

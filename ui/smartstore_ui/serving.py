@@ -1,52 +1,65 @@
-"""`smartstore serve`: the API on uvicorn. On SIGTERM it takes no more questions, lets answers finish, then ends."""
+"""`smartstore serve`: the chat page and the API on uvicorn.
+
+On SIGTERM it takes no more questions, lets answers finish, then ends.
+"""
 
 import gc
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from types import FrameType
+from typing import Literal
 
 import structlog
 import uvicorn
 import uvloop
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from smartstore_indexing.errors import Misconfigured
 from smartstore_indexing.holding import announce
 from smartstore_indexing.setting_groups import ServerSettings
 from smartstore_indexing.settings import Settings, load_settings
-from smartstore_ui.api.application import application
+from smartstore_ui.api.application import API, application
 from smartstore_ui.api.context import Api, opened
 from smartstore_ui.api.requests import MAX_BODY_BYTES
 from smartstore_ui.api.runs import Runs
+from smartstore_ui.chat.chainlit_home import prepare
 from smartstore_ui.logs import configure_logs
 from smartstore_workflows.tracing import traced
 
 log = structlog.get_logger(__name__)
+Door = Literal["api", "chat"]
 CLOSE_SECONDS = 5  # for connections that are still open when the runs have ended
 BACKLOG = 2_048
 
 
-def run_serve(host: str | None, port: int | None) -> int:
-    """Serve until a signal ends it; host and port are by default the settings'."""
+def run_serve(host: str | None, port: int | None, *, only: Door | None) -> int:
+    """Serve until a signal ends it; host and port are by default the settings', and both doors are open."""
     settings = load_settings()
     configure_logs(settings.watch)
     where = settings.server.model_copy(
         update={"host": host or settings.server.host, "port": settings.server.port if port is None else port}
     )
-    uvloop.run(_serve(settings.model_copy(update={"server": where})))
+    uvloop.run(_serve(settings.model_copy(update={"server": where}), only))
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, only: Door | None) -> None:
     with bound(settings.server) as (listener, url):
-        async with traced(settings.watch), opened(settings) as api:
-            announce(settings.data_dir, url)
+        async with traced(settings.watch), opened(settings) as api, _page(api, only) as page:
+            if only != "chat":
+                announce(settings.data_dir, url)  # `smartstore index` asks it to index
             gc.collect()
             gc.freeze()  # the index is a million objects, which every full collection would look through
-            sys.stderr.write(f"스마트스토어 FAQ 챗봇이 {url} 에서 답합니다. API 문서: {url}/docs (끝내려면 Ctrl-C)\n")
-            await DrainingServer(_config(api), api.runs, settings.server.drain_seconds).serve(sockets=[listener])
+            documents = "" if only == "chat" else f" API 문서: {url}/docs"
+            sys.stderr.write(f"스마트스토어 FAQ 챗봇이 {url} 에서 답합니다.{documents} (끝내려면 Ctrl-C)\n")
+            app = application(api, [*([] if only == "chat" else API), *page])
+            await DrainingServer(_config(app, settings.server), api.runs, settings.server.drain_seconds).serve(
+                sockets=[listener]
+            )
 
 
 @contextmanager
@@ -98,15 +111,30 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _config(api: Api) -> uvicorn.Config:
+@asynccontextmanager
+async def _page(api: Api, only: Door | None) -> AsyncGenerator[list[BaseRoute], None]:
+    """Yield the chat page's routes, none where it is not to be opened; raises what `opened_page` raises."""
+    if only == "api":
+        yield []
+        return
+    prepare(api.settings)
+    # Here, because Chainlit reads its folder and its variables when it is imported, and takes seconds for that.
+    from smartstore_ui.chat.page import opened_page
+
+    configure_logs(api.settings.watch)  # what was imported has made loggers of its own
+    async with opened_page(api) as routes:
+        yield routes
+
+
+def _config(app: ASGIApp, server: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        application(api),
+        app,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=True,
-        forwarded_allow_ips=api.settings.server.trusted_proxies,
+        forwarded_allow_ips=server.trusted_proxies,
         ws_max_size=MAX_BODY_BYTES,
         timeout_graceful_shutdown=CLOSE_SECONDS,
         backlog=BACKLOG,

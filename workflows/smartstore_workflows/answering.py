@@ -191,7 +191,9 @@ class AnswerWorkflow(Workflow):
             if ev.kind == REFUSED:
                 nouns = await asyncio.to_thread(self._morphemes.nouns, ev.asked.question)
                 bridges = await self._retriever.titled_with(bridge_terms(nouns))
-            offers = suggest(ev.kind, catalog, ev.citations, ev.passages, ev.asked.history, bridges)
+            best = ev.passages[:1] if ev.kind == ANSWERED else ()
+            used = ev.citations or tuple(passage.faq_id for passage in best)  # a model may cite none
+            offers = suggest(ev.kind, catalog, used, ev.passages, ev.asked.history, bridges)
             return KINDS[ev.kind](written=ev, suggestions=tuple(offers))
 
     async def _leans_on(self, question: str, history: Sequence[Turn]) -> Turn | None:

@@ -28,6 +28,7 @@ from smartstore_workflows.sources import faqs_of, sources_of
 from smartstore_workflows.understanding import checked_question, checked_session_id
 
 log = structlog.get_logger(__name__)
+NO_RUN = "그 답변을 찾을 수 없습니다. 오래되었거나 ID가 잘못되었습니다."
 
 
 class Chatbot:
@@ -154,7 +155,12 @@ class Chatbot:
     async def rate(self, run_id: str, score: Score, comment: str | None = None) -> None:
         """Keep a thumb, 1 or -1, with its run; UnknownResource when there is no such run."""
         if not await self.services.stores.records.rate(run_id, score, mask(comment) if comment else None):
-            raise UnknownResource("그 답변을 찾을 수 없습니다. 오래되었거나 ID가 잘못되었습니다.")
+            raise UnknownResource(NO_RUN)
+
+    async def unrate(self, run_id: str) -> None:
+        """Take a run's thumb back; UnknownResource when there is no such run."""
+        if not await self.services.stores.records.unrate(run_id):
+            raise UnknownResource(NO_RUN)
 
     async def faq(self, faq_id: str) -> FAQ:
         """Return the whole FAQ of an id; UnknownResource when the index holds none."""

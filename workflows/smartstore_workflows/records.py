@@ -66,6 +66,9 @@ class RunRecords(Protocol):
     async def rate(self, run_id: str, score: Score, comment: str | None) -> bool:
         """Give a run its rating in place of an earlier one, and keep it for good; return False when it is unknown."""
 
+    async def unrate(self, run_id: str) -> bool:
+        """Take a run's rating away, so that it goes with its age again; return False when the run is unknown."""
+
     async def rated(self, *, limit: int) -> list[RunRecord]:
         """Return at most `limit` rated runs, the last rated first."""
 
@@ -118,6 +121,11 @@ class SqliteRunRecords:
         )
         values = (rating.rated_at, rating.model_dump_json(), run_id, self._oldest())
         return await self._file.write(lambda connection: connection.execute(update, values).rowcount > 0)
+
+    async def unrate(self, run_id: str) -> bool:
+        """Take a run's rating away, so that it goes with its age again; return False when the run is unknown."""
+        update = "UPDATE runs SET rated_at = NULL, rating = NULL WHERE run_id = ?"
+        return await self._file.write(lambda connection: connection.execute(update, (run_id,)).rowcount > 0)
 
     async def rated(self, *, limit: int) -> list[RunRecord]:
         """Return at most `limit` rated runs, the last rated first."""

@@ -20,6 +20,12 @@ redis.call('PERSIST', KEYS[1])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
 return 1
 """
+UNRATE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if redis.call('HDEL', KEYS[1], 'rating') == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+redis.call('ZREM', KEYS[2], ARGV[2])
+return 1
+"""
 
 
 class RedisRunRecords:
@@ -48,6 +54,12 @@ class RedisRunRecords:
         keys = (self._key(run_id), self._server.key(RATED))
         async with self._server.use() as client:
             return bool(await client.eval(RATE, 2, *keys, rating.model_dump_json(), repr(rating.rated_at), run_id))
+
+    async def unrate(self, run_id: str) -> bool:
+        """Take a run's rating away, so that it goes after its days again; return False when the run is unknown."""
+        keys = (self._key(run_id), self._server.key(RATED))
+        async with self._server.use() as client:
+            return bool(await client.eval(UNRATE, 2, *keys, round(self._life * 1_000), run_id))
 
     async def rated(self, *, limit: int) -> list[RunRecord]:
         """Return at most `limit` rated runs, the last rated first."""

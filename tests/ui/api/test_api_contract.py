@@ -16,7 +16,7 @@ from talking import MINOR, RESTAURANT, Client
 
 from smartstore_indexing.setting_groups import ServerSettings
 from smartstore_ui.api import documents
-from smartstore_ui.api.application import ROUTES
+from smartstore_ui.api.application import API, WATCHED
 from smartstore_ui.api.contract import EVENTS, OPERATIONS, openapi
 from smartstore_workflows import wire
 
@@ -50,14 +50,14 @@ def test_document_describes_every_route_and_no_other() -> None:
     undescribed = {route.path for route in documents.ROUTES if isinstance(route, Route)}
     served = {
         (method.lower(), route.path)
-        for route in ROUTES
+        for route in [*API, *WATCHED]
         if isinstance(route, Route) and route.path not in undescribed
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert OPERATIONS.keys() == served
     described = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert described == served
-    assert DOCUMENT["x-websockets"].keys() == {route.path for route in ROUTES if isinstance(route, WebSocketRoute)}
+    assert DOCUMENT["x-websockets"].keys() == {route.path for route in [*API, *WATCHED] if isinstance(route, WebSocketRoute)}
 
 
 @pytest.mark.parametrize("document", [DOCUMENT, KEYED, LOCKED], ids=["open", "keyed", "locked"])

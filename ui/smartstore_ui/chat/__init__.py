@@ -1,0 +1,1 @@
+"""The chat page, on Chainlit; only these modules may import it."""

@@ -1,0 +1,103 @@
+"""The chat page as a part of the server: Chainlit is set up, its handlers are ours, and its history is open."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import chainlit as cl
+import structlog
+from chainlit.server import sio
+from chainlit.session import WebsocketSession
+from chainlit.socket import connect
+from socketio.exceptions import ConnectionRefusedError as Refused
+from starlette.routing import BaseRoute
+
+from smartstore_indexing.settings import Settings
+from smartstore_ui.api.context import Api
+from smartstore_ui.chat.chainlit_home import home_of
+from smartstore_ui.chat.conversation import Conversation
+from smartstore_ui.chat.history import PageHistory
+from smartstore_ui.chat.identity import Identity
+from smartstore_ui.chat.profiles import Opening
+from smartstore_ui.chat.routes import page_routes
+from smartstore_workflows.understanding import MAX_SESSION_ID
+
+log = structlog.get_logger(__name__)
+HISTORY_FILE = "pages.sqlite3"
+NAMESPACE = "/"
+KEPT_EVENTS = {
+    "connect",
+    "connection_successful",
+    "clear_session",
+    "disconnect",
+    "stop",
+    "client_message",
+    "fetch_favorites",
+}
+
+
+@asynccontextmanager
+async def opened_page(api: Api) -> AsyncGenerator[list[BaseRoute], None]:
+    """Yield the page's routes; `chainlit_home.prepare` was called before this module was imported.
+
+    Raises:
+        Misconfigured: the users' file or the history's address cannot be used.
+        StoreUnavailable: the history's database does not answer.
+    """
+    settings = api.settings
+    identity = Identity(settings)
+    if settings.server.require_key and identity.guests:
+        log.warning("chat page not opened", reason="a key is required of everybody, and the page has nobody sign in")
+        yield []
+        return
+    history = await PageHistory.open(
+        history_url(settings), ratings=api.bot, forget=api.bot.forget, days=settings.chat.history_days
+    )
+    try:
+        _register(api, identity, history)
+        yield page_routes(api, identity, home_of(settings))
+    finally:
+        await history.close()
+
+
+def history_url(settings: Settings) -> str:
+    """Return the address of the pages' database, by default a file in the data folder."""
+    return settings.chat.history_url.get_secret_value() or f"sqlite+aiosqlite:///{settings.data_dir / HISTORY_FILE}"
+
+
+def _register(api: Api, identity: Identity, history: PageHistory) -> None:
+    conversation, opening = Conversation(api), Opening(api.bot)
+    identity.register()
+    cl.data_layer(lambda: history)
+    cl.on_message(conversation.ask)
+    cl.on_chat_resume(conversation.resume)
+    cl.on_chat_end(conversation.leave)
+    cl.action_callback("follow_up")(conversation.follow_up)
+    cl.action_callback("retry")(conversation.retry)
+    cl.set_chat_profiles(opening.profiles)
+    cl.set_starters(opening.starters)
+    _take_sockets(conversation)
+
+
+def _take_sockets(conversation: Conversation) -> None:
+    """Leave of Chainlit's socket events those that the page needs, with our own of some."""
+    handlers = sio.handlers[NAMESPACE]
+    for name in handlers.keys() - KEPT_EVENTS:
+        del handlers[name]
+
+    async def checked_connect(sid: str, environ: dict[str, object], auth: object) -> object:
+        """Refuse what is no page of ours before Chainlit reads it."""
+        if not isinstance(auth, dict) or not _is_id(auth.get("sessionId")) or not _is_id(auth.get("threadId") or "new"):
+            raise Refused("bad session")
+        return await connect(sid, environ, auth)
+
+    async def stop(sid: str) -> None:
+        """Stop the answer; Chainlit's own says so in English."""
+        if session := WebsocketSession.get(sid):
+            await conversation.stop(session)
+
+    sio.on("connect", handler=checked_connect)
+    sio.on("stop", handler=stop)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_SESSION_ID and value.replace("-", "").isalnum()
