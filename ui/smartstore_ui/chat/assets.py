@@ -24,6 +24,9 @@ WORDS = {
     rb'"Toggle theme"': '"화면 테마 바꾸기"',
     rb'"Select profile"': '"답변 방식 고르기"',
     rb'children:\s*"Close"': 'children:"닫기"',
+    rb"alt:`Avatar for \$\{[^`]*`": 'alt:""',  # the answer beside it says who speaks
+    rb'alt:"(?:logo|Image|user image)"': 'alt:""',
+    rb'"No authentication token provided\."': '"챗봇에 들어가지 못했습니다. 페이지를 새로 고쳐 주세요."',
 }
 
 

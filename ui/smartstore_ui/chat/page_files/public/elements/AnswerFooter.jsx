@@ -1,6 +1,6 @@
 import { Button } from "@/components/ui/button"
 import * as markdown from "@/components/markdown"
-import { useChatData } from "@chainlit/react-client"
+import { useChatData, useChatMessages } from "@chainlit/react-client"
 import { ChevronDown, CornerDownRight, RotateCcw } from "lucide-react"
 import { useEffect, useRef, useState } from "react"
 
@@ -10,6 +10,7 @@ export default function AnswerFooter() {
   const [opened, setOpened] = useState(null)
   const root = useRef(null)
   const { loading } = useChatData()
+  const { threadId } = useChatMessages()
 
   // [1] in the answer's text opens its card.
   useEffect(() => {
@@ -25,6 +26,14 @@ export default function AnswerFooter() {
     content?.addEventListener("click", follow)
     return () => content?.removeEventListener("click", follow)
   }, [])
+
+  // Where there is no list of earlier chats to do it, as on a phone, the address names the chat: a reload opens it again.
+  useEffect(() => {
+    const address = `/thread/${threadId}`
+    if (!threadId || location.pathname !== "/" || !document.contains(root.current)) return
+    history.replaceState(history.state, "", address)
+    return () => location.pathname === address && history.replaceState(history.state, "", "/")
+  }, [threadId])
 
   const act = (name, payload) => () => callAction({ name, payload })
   return (
