@@ -20,9 +20,9 @@ from smartstore_ui.chat.tables import schema
 
 CONNECT_SECONDS = 2.0
 CALL_SECONDS = 2.5  # one transaction; ending a connection that does not answer takes asyncpg up to 2 s more
-REST_SECONDS = 1.0  # after a call that got no answer, before the next is tried
+REST_SECONDS = 1.0  # after a failure that took longer than that, before the database is tried again
 BUSY_SECONDS = 2.0  # another process may be writing in the file
-CONNECTIONS = 8
+CONNECTIONS = {"sqlite": 1, "postgresql": 8}  # SQLite lets one write; waiting here is in turn, and waiting there is not
 DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
@@ -78,15 +78,16 @@ class Database:
         Raises:
             StoreUnavailable: the database does not answer in time, or refuses.
         """
-        if time.monotonic() < self._resting_until:
+        began = time.monotonic()
+        if began < self._resting_until:
             raise StoreUnavailable(AWAY)
         try:
             async with asyncio.timeout(CALL_SECONDS), self._engine.begin() as connection:
                 yield connection
-        except TimeoutError as error:
-            self._resting_until = time.monotonic() + REST_SECONDS
-            raise StoreUnavailable(AWAY) from error
         except (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            ended = time.monotonic()
+            if ended - began > REST_SECONDS:  # those that wait behind must not wait as long, one after the other
+                self._resting_until = ended + REST_SECONDS
             raise StoreUnavailable(AWAY) from error
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
@@ -125,7 +126,12 @@ def _engine(url: str) -> AsyncEngine:
 
 def _pooled(url: URL, arguments: dict[str, object]) -> AsyncEngine:
     return create_async_engine(
-        url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, hide_parameters=True, connect_args=arguments
+        url,
+        pool_size=CONNECTIONS[url.get_backend_name()],
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args=arguments,
     )
 
 

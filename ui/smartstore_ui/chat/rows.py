@@ -20,8 +20,8 @@ from smartstore_workflows.masking import mask
 from smartstore_workflows.understanding import MAX_SESSION_ID
 
 MAX_NAME = 60
-MAX_TEXT = 10_000  # masking more would take a tenth of a second
-MAX_JSON = 100_000
+MAX_TEXT = 20_000  # masking these takes a tenth of a second
+MAX_JSON = 100_000  # characters; the five longest answers of the FAQ have 40,000
 RANDOM_ID = re.compile(r"(?=[\d-]*[a-f])[0-9a-f-]{16,64}")  # whose digits are no telephone number
 # Of a step; what is not named here is a column, or of a running answer only.
 PLAIN = ("type", "parentId", "start", "end")
@@ -54,7 +54,7 @@ def kept_text(text: object, limit: int = MAX_TEXT) -> str:
 def kept_json(value: object) -> JsonValue:
     """Return what is kept of a value that becomes JSON; InvalidRequest when it is too large or cannot be read."""
     try:
-        text = json.dumps(value, default=str)
+        text = json.dumps(value, default=str, ensure_ascii=False)
         if len(text) > MAX_JSON:
             raise InvalidRequest("페이지의 자료가 너무 큽니다.")
         return _kept(json.loads(text, parse_constant=lambda _: None))  # PostgreSQL knows no NaN

@@ -14,7 +14,7 @@ from smartstore_ui.chat.rows import checked_id
 from smartstore_ui.chat.tables import OF_THREAD, elements, feedbacks, steps, threads
 from smartstore_workflows.locking import LocalLocks
 
-WAIT_SECONDS = 5.0  # for the writes before one's own
+WAIT_SECONDS = 30.0  # for the writes before; where the database does not answer, they fail within seconds
 GONE = "지워졌거나 다른 사람의 대화입니다. 새 대화를 시작해 주세요."
 OTHERS = "다른 대화의 메시지입니다. 새 대화를 시작해 주세요."
 
