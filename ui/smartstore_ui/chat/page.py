@@ -1,5 +1,7 @@
 """The chat page as a part of the server: Chainlit is set up, its handlers are ours, and its history is open."""
 
+import logging
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -7,7 +9,8 @@ import chainlit as cl
 import structlog
 from chainlit.server import sio
 from chainlit.session import WebsocketSession
-from chainlit.socket import connect
+from chainlit.socket import connect, message
+from chainlit.utils import utc_now
 from socketio.exceptions import ConnectionRefusedError as Refused
 from starlette.routing import BaseRoute
 
@@ -24,6 +27,7 @@ from smartstore_workflows.understanding import MAX_SESSION_ID
 log = structlog.get_logger(__name__)
 HISTORY_FILE = "pages.sqlite3"
 NAMESPACE = "/"
+UUID_VERSION = 4  # which Chainlit insists on
 KEPT_EVENTS = {
     "connect",
     "connection_successful",
@@ -90,13 +94,36 @@ def _take_sockets(conversation: Conversation) -> None:
             raise Refused("bad session")
         return await connect(sid, environ, auth)
 
+    async def checked_message(sid: str, payload: object) -> None:
+        """Take of what a browser sends the question alone; what is no question is passed over."""
+        said = payload.get("message") if isinstance(payload, dict) else None
+        if WebsocketSession.get(sid) and isinstance(said, dict) and _is_uuid4(said.get("id")):
+            kept = {"id": said["id"], "output": str(said.get("output", "")), "name": "User", "type": "user_message"}
+            await message(sid, {"message": {**kept, "createdAt": utc_now()}, "fileReferences": None})
+
     async def stop(sid: str) -> None:
         """Stop the answer; Chainlit's own says so in English."""
         if session := WebsocketSession.get(sid):
             await conversation.stop(session)
 
     sio.on("connect", handler=checked_connect)
+    sio.on("client_message", handler=checked_message)
     sio.on("stop", handler=stop)
+    logging.getLogger("chainlit").addFilter(_as_warning)
+
+
+def _as_warning(record: logging.LogRecord) -> bool:
+    """Lower what Chainlit says at ERROR when strangers try what they may not; our own errors are told by us."""
+    if record.levelno > logging.WARNING:
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
+def _is_uuid4(value: object) -> bool:
+    try:
+        return uuid.UUID(str(value)).version == UUID_VERSION
+    except ValueError:
+        return False
 
 
 def _is_id(value: object) -> bool:
