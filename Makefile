@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 FAQ ?=
 ROWS ?=
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test test-long check fix bench demo lock clean
@@ -48,6 +48,9 @@ bench: setup-dev  ## 성능을 재어 출력합니다
 	@$(BIN)/python tests/benchmarks/answering.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/indexing.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/serving.py $(if $(FAQ),"$(FAQ)")
+	@$(BIN)/python tests/benchmarks/page.py
+	@$(BIN)/python tests/benchmarks/queues.py
+	@$(BIN)/python tests/benchmarks/queueing.py
 	@$(BIN)/python tests/benchmarks/growth.py $(if $(FAQ),"$(FAQ)") $(if $(ROWS),--rows $(ROWS))
 
 demo: setup-dev  ## 채팅 페이지의 화면과 대화를 docs/demo/에 다시 만듭니다

@@ -1,6 +1,7 @@
 """What the tests share: one index of the sample FAQ, one open bot, the scripted model server, and waiting."""
 
 import asyncio
+import fcntl
 import secrets
 import shutil
 import signal
@@ -29,7 +30,7 @@ SHARED = ROOT.parent / "shared"
 REAL_FAQ = SHARED / "data" / "final_result.pkl"
 STUB = Path(__file__).parent / "servers" / "stub_openai.py"
 START_SECONDS = 30.0
-pytest_plugins = ["served"]  # the servers under test, shared by all files
+pytest_plugins = ["dealing", "served", "brokers", "workers", "browsing"]  # how files go to workers, and what they share
 
 
 def settings_for(data_dir: Path, **overrides: object) -> Settings:
@@ -47,17 +48,24 @@ def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 @pytest.fixture(scope="session")
-def indexed_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def indexed_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data folder with the sample FAQ indexed and nobody holding it; copy it, do not write to it."""
-    folder = tmp_path_factory.mktemp("indexed")
+    own = tmp_path_factory.getbasetemp()
+    # The temporary folders of pytest-xdist's workers lie in one.
+    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "indexed"
 
-    async def index() -> None:
-        settings = settings_for(folder)
+    async def index(data_dir: Path) -> None:
+        settings = settings_for(data_dir)
         async with build(settings) as services:
             await services.builder.build(settings.faq)
 
-    with asyncio.Runner() as runner:
-        runner.run(index())
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            begun = tmp_path_factory.mktemp("begun")
+            with asyncio.Runner() as runner:
+                runner.run(index(begun))
+            begun.rename(folder)
     return folder
 
 
@@ -155,7 +163,8 @@ def shared_redis() -> Iterator[RedisProcess]:
 @pytest.fixture
 def redis_settings(shared_redis: RedisProcess) -> RedisSettings:
     """Return settings that name the tests' redis-server and a prefix of this test's own."""
-    return RedisSettings(url=SecretStr(shared_redis.url), prefix=f"test-{secrets.token_hex(8)}")
+    # It never goes away, so nothing waits this long; on a busy machine the default of one second is too short.
+    return RedisSettings(url=SecretStr(shared_redis.url), prefix=f"test-{secrets.token_hex(8)}", timeout_seconds=5.0)
 
 
 @pytest.fixture

@@ -4,44 +4,27 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 
+from smartstore_indexing.checking import Golden, IndexCheck
 from smartstore_indexing.cleaning import clean_all
 from smartstore_indexing.embedding import in_batches
-from smartstore_indexing.errors import IndexRejected, InvalidRequest, StoreUnavailable
+from smartstore_indexing.errors import Conflict, IndexRejected, InvalidRequest, StoreUnavailable
 from smartstore_indexing.faq import FAQ, FaqId, digest
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.loading import load
 from smartstore_indexing.milvus import Collections, Manifest
 from smartstore_indexing.nodes import FORMAT, PARTS, NodeParts, embedded_text, node_id, searched_text, to_node
+from smartstore_indexing.summaries import IndexSummary
 
-CHECKED_FAQS = 10  # sample searches of a fresh index before it is put to use
 TEXT_BYTES = 65_535  # what a Milvus text field holds; Milvus Lite takes more
-SAME_VECTOR = 0.999  # cosine of a vector with itself, 32-bit rounding allowed for
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexSummary:
-    """What an indexing run did; the first four count FAQs, `duplicates` rows whose question stands again below."""
-
-    added: int
-    changed: int
-    removed: int
-    unchanged: int
-    duplicates: int
-    embedded: int  # FAQs whose vectors were computed
-    faqs: int
-    version: str
-    switched: bool  # False: nothing had changed, the index in use stays
-    seconds: float
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -52,30 +35,50 @@ class IndexBuilder:
     """Brings the collections up to date with an FAQ file."""
 
     def __init__(
-        self, *, collections: Collections, embedding: BaseEmbedding, dimensions: int, morphemes: Morphemes
+        self,
+        *,
+        collections: Collections,
+        embedding: BaseEmbedding,
+        dimensions: int,
+        morphemes: Morphemes,
+        golden: Path | None = None,
+        golden_hit: float = 0.0,
     ) -> None:
-        """Borrow the parts; who made them closes them."""
+        """Borrow the parts; who made them closes them. Of the questions in `golden` that share must find their FAQ."""
         self._collections = collections
         self._embedding = embedding
         self._dimensions = dimensions
         self._morphemes = morphemes
+        self._check = IndexCheck(
+            collections=collections,
+            embedding=embedding,
+            morphemes=morphemes,
+            golden=golden,
+            golden_hit=golden_hit,
+        )
 
-    async def build(self, path: Path, *, full: bool = False, progress: Progress = silent) -> IndexSummary:
+    async def build(
+        self, path: Path, *, full: bool = False, progress: Progress = silent, requests: Sequence[str] = ()
+    ) -> IndexSummary:
         """Index an FAQ file; only FAQs whose content changed are embedded, all of them with `full`.
 
-        `progress` is called as (stage, done, total) with the stages "embed" and "write".
+        `progress` is called as (stage, done, total) with the stages "embed" and "write"; `requests` are the ids of
+        those that ask, for `met`. What a build that was killed left behind is dropped.
 
         Raises:
             InvalidRequest: the file cannot be read, or once cleaned a question or answer is empty or too long.
             IndexRejected: the new index failed its check.
+            Misconfigured: the golden questions cannot be used.
             StoreUnavailable: Milvus did not answer or could not write.
         In every case the index in use is left as it was.
         """
         started = time.perf_counter()
         rows = await asyncio.to_thread(load, path)
+        golden = await self._check.golden(rows)
         faqs = await asyncio.to_thread(clean_all, rows)
         _refuse_unfit(faqs)
         current = await self._collections.current()
+        await self._drop_all_but(current, _previous(await self._collections.names(), current))
         manifest = await self._collections.manifest(current) if current else None
         reusable = current is not None and not full and manifest is not None and self._can_reuse(manifest)
         before: dict[FaqId, FAQ] = {}
@@ -84,17 +87,8 @@ class IndexBuilder:
             before = {faq.id: faq for faq in await self._collections.faqs(current)}
         fresh = [faq for faq in faqs if faq.id not in before or before[faq.id].version != faq.version]
         new_manifest = self._manifest(faqs, path)
-        switched = manifest is None or not reusable or new_manifest.version != manifest.version
-        if switched:
-            parts = await self._compute(fresh, progress)
-            if before and current:
-                kept = {node_id(faq.id, part) for faq in faqs for part in PARTS} - parts.keys()
-                old = await self._collections.parts(current)
-                parts |= {name: NodeParts(*old[name]) for name in kept}
-            nodes = [to_node(faq, part, parts[node_id(faq.id, part)]) for faq in faqs for part in PARTS]
-            await self._put_to_use(new_manifest, nodes, previous=current, progress=progress)
         added = sum(faq.id not in before for faq in fresh)
-        return IndexSummary(
+        summary = IndexSummary(
             added=added,
             changed=len(fresh) - added,
             removed=len(before.keys() - {faq.id for faq in faqs}),
@@ -103,7 +97,57 @@ class IndexBuilder:
             embedded=len(fresh),
             faqs=len(faqs),
             version=new_manifest.version,
-            switched=switched,
+            switched=manifest is None or not reusable or new_manifest.version != manifest.version,
+            seconds=time.perf_counter() - started,
+        )
+        if summary.switched:
+            nodes = await self._nodes(faqs, fresh, current if before else None, progress)
+            summary = replace(summary, seconds=time.perf_counter() - started)
+            told = new_manifest.model_copy(update={"requests": tuple(requests), "summary": summary})
+            await self._put_to_use(told, nodes, golden, progress)
+        return replace(summary, seconds=time.perf_counter() - started)
+
+    async def met(self, request: str) -> IndexSummary | None:
+        """Return what the request of that id did, where it made the index in use; StoreUnavailable as in build.
+
+        What it had no time to drop is dropped.
+        """
+        current = await self._collections.current()
+        manifest = await self._collections.manifest(current) if current else None
+        if manifest is None or request not in manifest.requests:
+            return None
+        await self._drop_all_but(current, _previous(await self._collections.names(), current))
+        return manifest.summary
+
+    async def rollback(self) -> IndexSummary:
+        """Put the index to use again that was in use before the one that is; the next build drops the latter.
+
+        Raises:
+            Conflict: there is none, or it was made by another embedding model or an older format.
+            IndexRejected: it is not whole.
+            StoreUnavailable: as in build.
+        """
+        started = time.perf_counter()
+        previous = _previous(await self._collections.names(), await self._collections.current())
+        if previous is None:
+            raise Conflict("되돌릴 이전 색인이 없습니다. 색인을 바꾼 뒤 한 번만 되돌릴 수 있습니다.")
+        manifest = await self._collections.manifest(previous)
+        if manifest is None or not self._can_reuse(manifest):
+            raise Conflict("이전 색인은 다른 임베딩 모델이나 형식으로 만들어져 쓸 수 없습니다. 다시 색인해 주세요.")
+        await self._collections.load(previous)
+        if await self._collections.count(previous) != len(PARTS) * manifest.faqs:
+            raise IndexRejected("이전 색인의 건수가 맞지 않아 되돌리지 않았습니다. 다시 색인해 주세요.")
+        await self._collections.use(previous)
+        return IndexSummary(
+            added=0,
+            changed=0,
+            removed=0,
+            unchanged=manifest.faqs,
+            duplicates=0,
+            embedded=0,
+            faqs=manifest.faqs,
+            version=manifest.version,
+            switched=True,
             seconds=time.perf_counter() - started,
         )
 
@@ -121,6 +165,17 @@ class IndexBuilder:
             source=path.name,
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+    async def _nodes(
+        self, faqs: Sequence[FAQ], fresh: Sequence[FAQ], current: str | None, progress: Progress
+    ) -> list[TextNode]:
+        """Return the nodes of all FAQs: those of the fresh ones computed, the others as the index in use has them."""
+        parts = await self._compute(fresh, progress)
+        if current:
+            kept = {node_id(faq.id, part) for faq in faqs for part in PARTS} - parts.keys()
+            old = await self._collections.parts(current)
+            parts |= {name: NodeParts(*old[name]) for name in kept}
+        return [to_node(faq, part, parts[node_id(faq.id, part)]) for faq in faqs for part in PARTS]
 
     async def _compute(self, faqs: Sequence[FAQ], progress: Progress) -> dict[str, NodeParts]:
         """Return the vectors and morphemes of all parts of the FAQs, by node id."""
@@ -142,24 +197,28 @@ class IndexBuilder:
         return found
 
     async def _put_to_use(
-        self, manifest: Manifest, nodes: Sequence[TextNode], *, previous: str | None, progress: Progress
+        self, manifest: Manifest, nodes: Sequence[TextNode], golden: Golden, progress: Progress
     ) -> None:
         """Write a new collection, check it, move the alias, and keep no other collection but the previous one."""
-        name = self._collections.name_for(datetime.now(UTC).strftime("%Y%m%d%H%M%S%f"))
+        name = self._collections.name_for(_stamp(await self._collections.names()))
         progress("write", 0, len(nodes))
         try:
             await self._collections.create(name, manifest, nodes)
             await self._collections.load(name)
-            await self._check(name, nodes)
+            await self._check.refuse_unfit(name, nodes, golden)
+            previous = await self._collections.current()
             await self._collections.use(name)
         except BaseException:
             await asyncio.shield(self._discard(name))
             raise
         progress("write", len(nodes), len(nodes))
         with suppress(StoreUnavailable):  # the new index is in use already; the next build drops what is left
-            for other in await self._collections.names():
-                if other not in (name, previous):
-                    await self._collections.drop(other)
+            await self._drop_all_but(name, previous)
+
+    async def _drop_all_but(self, *kept: str | None) -> None:
+        for name in await self._collections.names():
+            if name not in kept:
+                await self._collections.drop(name)
 
     async def _discard(self, name: str) -> None:
         """Drop a collection that was not put to use; where that fails too, the next build drops it."""
@@ -167,21 +226,16 @@ class IndexBuilder:
             if name in await self._collections.names() and name != await self._collections.current():
                 await self._collections.drop(name)
 
-    async def _check(self, name: str, nodes: Sequence[TextNode]) -> None:
-        """Raise IndexRejected unless every node is there and sampled nodes are found by their own vector and terms."""
-        count = await self._collections.count(name)
-        if count != len(nodes):
-            raise IndexRejected(
-                f"새 색인의 건수가 맞지 않아({count}/{len(nodes)}) 사용하지 않았습니다. 이전 색인이 그대로 쓰입니다."
-            )
-        for node in nodes[:: max(1, len(nodes) // CHECKED_FAQS)]:
-            vector = np.asarray(node.embedding, dtype=np.float32)
-            nearest = await self._collections.nearest(name, vector, limit=1)
-            if not nearest or nearest[0].score < SAME_VECTOR:
-                raise IndexRejected("새 색인에서 표본 검색이 실패해 사용하지 않았습니다. 이전 색인이 그대로 쓰입니다.")
-            terms = node.metadata["morphs"]
-            if terms and not await self._collections.matching(name, terms, limit=1):
-                raise IndexRejected("새 색인에서 단어 검색이 실패해 사용하지 않았습니다. 이전 색인이 그대로 쓰입니다.")
+
+def _previous(names: Sequence[str], current: str | None) -> str | None:
+    """Return the newest collection that is older than the one in use."""
+    return max((name for name in names if current and name < current), default=None)
+
+
+def _stamp(names: Sequence[str]) -> str:
+    """Return the time as 20 digits, later than that of every collection, whatever the clock of its machine said."""
+    now = int(datetime.now(UTC).strftime("%Y%m%d%H%M%S%f"))
+    return str(max([now, *(int(name.rpartition("_")[2]) + 1 for name in names)]))
 
 
 def _refuse_unfit(faqs: Sequence[FAQ]) -> None:

@@ -25,6 +25,7 @@ from pymilvus.exceptions import MilvusException
 from smartstore_indexing.errors import StoreUnavailable
 from smartstore_indexing.faq import FAQ
 from smartstore_indexing.nodes import FAQ_FIELDS, Part, parse_node_id, to_faq
+from smartstore_indexing.summaries import IndexSummary
 
 T = TypeVar("T")
 MANIFEST = "smartstore.manifest"
@@ -49,6 +50,8 @@ class Manifest(BaseModel):
     faqs: int
     source: str
     built_at: str  # UTC, ISO 8601
+    requests: tuple[str, ...] = ()  # the ids of those that asked for it
+    summary: IndexSummary | None = None
 
 
 class Hit(NamedTuple):

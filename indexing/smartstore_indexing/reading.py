@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smartstore_indexing.errors import IndexMissing, IndexOutdated
+from smartstore_indexing.errors import IndexMissing, IndexOutdated, StoreUnavailable
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.milvus import Collections, Manifest
 from smartstore_indexing.nodes import FORMAT, PARTS, Part, node_id
@@ -61,12 +61,22 @@ class IndexReader:
             if name is None:
                 raise IndexMissing(f"아직 색인된 FAQ가 없습니다. 먼저 {REINDEX}를 실행해 주세요.")
             if self._snapshot is None or self._snapshot.collection != name:
-                self._snapshot = await self._load(name)
+                self._snapshot = await self._load_or_newer(name)
             self._looked_at = time.monotonic()
             return self._snapshot
 
     def _is_fresh(self) -> bool:
         return time.monotonic() - self._looked_at < FOLLOW_SECONDS
+
+    async def _load_or_newer(self, name: str) -> Snapshot:
+        """Return a collection as a snapshot, or the one in use by now where two builds meanwhile had it dropped."""
+        try:
+            return await self._load(name)
+        except StoreUnavailable:
+            newer = await self._collections.current()
+            if newer in (None, name):
+                raise
+            return await self._load(str(newer))
 
     async def _load(self, name: str) -> Snapshot:
         manifest = await self._collections.manifest(name)

@@ -65,7 +65,7 @@ class IndexSettings(Group):
         0.8,
         ge=0,
         le=1,
-        description="golden의 질문 가운데 정답 FAQ가 10위 안에 들어야 하는 비율. 모자라면 옛 색인을 씁니다.",
+        description="golden의 질문 가운데 정답이 10위 안에 들어야 하는 비율. 모자라면 옛 색인을 씁니다.",
     )
 
 
@@ -109,7 +109,7 @@ class ChatSettings(Group):
     )
     history_url: SecretStr = Field(
         SecretStr(""),
-        description="지난 대화를 두는 곳 (postgresql://사용자:비밀번호@호스트/이름). 비우면 데이터 폴더의 SQLite 파일입니다.",
+        description="지난 대화를 두는 곳 (postgresql://사용자:비밀번호@호스트/이름). 비우면 데이터 폴더의 SQLite.",
     )
     history_days: float = Field(90.0, gt=0, le=3_650, description="마지막으로 쓴 뒤 지난 대화를 보관하는 날 수.")
     cross_site: bool = Field(
@@ -132,7 +132,7 @@ class StreamSettings(Group):
     heartbeat_seconds: float = Field(15.0, gt=0, le=300, description="조용한 스트림에 보내는 SSE 주석의 간격(초).")
     grace_seconds: float = Field(
         3.0,
-        ge=0,
+        ge=0.1,
         le=300,
         description="읽는 사람이 떠난 뒤 답변을 멈추기까지의 시간(초). 그 안에 다시 이을 수 있습니다.",
     )

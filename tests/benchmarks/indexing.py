@@ -15,9 +15,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from smartstore_indexing.building import IndexSummary
 from smartstore_indexing.loading import load
 from smartstore_indexing.settings import load_settings
+from smartstore_indexing.summaries import IndexSummary
 from smartstore_workflows.app import build
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +15,26 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
 
 from smartstore_indexing import building, reading
-from smartstore_indexing.building import IndexBuilder, IndexSummary
+from smartstore_indexing.building import IndexBuilder
 from smartstore_indexing.embedding import DIMENSIONS, MODEL_NAME, E5Embedding
 from smartstore_indexing.errors import (
+    Conflict,
     IndexMissing,
     IndexOutdated,
     IndexRejected,
     InvalidRequest,
+    Misconfigured,
     StoreUnavailable,
     UnsafeSource,
 )
+from smartstore_indexing.faq import FAQ, FaqId
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.milvus import Collections, Manifest
-from smartstore_indexing.nodes import PARTS
+from smartstore_indexing.nodes import PARTS, NodeParts, to_node
 from smartstore_indexing.reading import IndexReader, Snapshot
+from smartstore_indexing.summaries import IndexSummary
 
+pytestmark = pytest.mark.slow
 FAQS = {
     "영업시간이 어떻게 되나요?": "오전 9시부터 오후 6시까지 문을 엽니다.",
     "주차할 수 있나요?": "건물 뒤에 두 시간까지 무료로 댈 수 있습니다.",
@@ -59,17 +65,24 @@ class World:
     collections: Collections
     morphemes: Morphemes
     embedding: RecordingEmbedding
+    golden: Path | None = None
 
     async def build(self, rows: Rows | Path, *, full: bool = False, by: Collections | None = None) -> IndexSummary:
         """Index these rows (or this file) through these collections, by default this world's."""
         self.embedding._texts.clear()
-        builder = IndexBuilder(
+        path = rows if isinstance(rows, Path) else written(self.folder, rows)
+        return await self.builder(by).build(path, full=full)
+
+    def builder(self, by: Collections | None = None) -> IndexBuilder:
+        """Return what builds through these collections, by default this world's."""
+        return IndexBuilder(
             collections=by or self.collections,
             embedding=self.embedding,
             dimensions=DIMENSIONS,
             morphemes=self.morphemes,
+            golden=self.golden,
+            golden_hit=0.5,
         )
-        return await builder.build(rows if isinstance(rows, Path) else written(self.folder, rows), full=full)
 
     async def snapshot(self) -> Snapshot:
         """Return what a reader that starts now sees."""
@@ -310,6 +323,28 @@ async def test_readers_that_start_together_load_one_snapshot(ready: World) -> No
     assert len({id(snapshot) for snapshot in found}) == 1
 
 
+class MovesOn(Collections):
+    """Has two builds end while a reader loads what was in use when it began."""
+
+    world: World
+    moved = False
+
+    async def faqs(self, name: str) -> list[FAQ]:
+        if not self.moved:
+            self.moved = True
+            for number in range(2):
+                await self.world.build([("질문", f"답 {number}")])
+        return await super().faqs(name)
+
+
+async def test_reader_whose_index_is_dropped_while_it_loads_gets_the_one_in_use(ready: World) -> None:
+    collections = like(ready.collections, MovesOn)
+    assert isinstance(collections, MovesOn)
+    collections.world = ready
+    snapshot = await IndexReader(collections=collections, embedder=MODEL_NAME).snapshot()
+    assert {faq.title: faq.answer for faq in snapshot.catalog} == {"질문": "답 1"}
+
+
 # Builds that fail
 
 
@@ -526,3 +561,144 @@ async def test_build_that_only_removes_loads_no_model(ready: World) -> None:
     assert (summary.removed, summary.embedded, ready.embedding._texts) == (3, 0, [])
     assert "_kiwi" not in vars(ready.morphemes)
     assert await ready.answers() == dict(kept)
+
+
+# What a killed build leaves, the way back, and golden questions
+
+
+async def test_what_killed_builds_left_is_dropped_by_the_next_one_that_changes_nothing_too(ready: World) -> None:
+    await ready.build([("질문", "답")])
+    kept = await ready.collections.names()
+    nodes = await ready.collections.parts(kept[-1])
+    assert nodes
+    manifest = await ready.collections.manifest(kept[-1])
+    assert manifest is not None
+    for stamp in ("00000000000000000001", "99991231235959999999"):
+        await ready.collections.create(ready.collections.name_for(stamp), manifest, [a_node()])
+    assert len(await ready.collections.names()) == 4
+    summary = await ready.build([("질문", "답")])
+    assert not summary.switched
+    assert await ready.collections.names() == kept
+    assert await ready.answers() == {"질문": "답"}
+
+
+def a_node() -> BaseNode:
+    faq = FAQ(id=FaqId("0"), version="0", row=0, categories=(), title="반", question="반", answer="반", related=())
+    return to_node(faq, "answer", NodeParts([1.0] + [0.0] * (DIMENSIONS - 1), "반"))
+
+
+async def test_collection_of_a_machine_whose_clock_is_behind_is_the_newest_all_the_same(
+    ready: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return cls(2001, 1, 1, tzinfo=tz)
+
+    before = await ready.collections.current()
+    with monkeypatch.context() as behind:
+        behind.setattr(building, "datetime", Behind)
+        await ready.build([("질문", "답")])
+    assert await ready.collections.names() == [before, await ready.collections.current()]
+
+
+async def test_rollback_puts_the_index_before_to_use_again_once(ready: World) -> None:
+    await ready.build([("질문", "답")])
+    summary = await ready.builder().rollback()
+    assert (summary.faqs, summary.switched, summary.embedded) == (len(FAQS), True, 0)
+    assert await ready.answers() == FAQS
+    with pytest.raises(Conflict, match="되돌릴 이전 색인이 없습니다"):
+        await ready.builder().rollback()
+    await ready.build([("질문", "다른 답")])
+    assert len(await ready.collections.names()) == 2
+    assert await ready.answers() == {"질문": "다른 답"}
+    await ready.builder().rollback()
+    assert await ready.answers() == FAQS
+
+
+async def test_first_index_has_no_way_back(world: World) -> None:
+    with pytest.raises(Conflict):
+        await world.builder().rollback()
+    await world.build([("질문", "답")])
+    with pytest.raises(Conflict):
+        await world.builder().rollback()
+    assert await world.answers() == {"질문": "답"}
+
+
+async def test_index_of_another_embedding_model_is_no_way_back(ready: World) -> None:
+    await ready.build([("질문", "답")])
+    ready.embedding.model_name = "another-model"
+    with pytest.raises(Conflict, match="임베딩 모델"):
+        await ready.builder().rollback()
+    assert await ready.answers() == {"질문": "답"}
+
+
+async def test_rollback_during_a_build_leaves_a_whole_index_and_a_way_back(ready: World) -> None:
+    await ready.build([("질문", "답")])
+    loop = asyncio.get_running_loop()
+
+    def roll_back() -> None:
+        asyncio.run_coroutine_threadsafe(ready.builder().rollback(), loop).result(30)
+
+    ready.embedding._before_each = roll_back
+    await ready.build([("질문", "새 답")])
+    assert await ready.answers() == {"질문": "새 답"}
+    ready.embedding._before_each = int
+    await ready.builder().rollback()
+    assert await ready.answers() == FAQS
+
+
+GOLDEN = [("주차", 1), ("단체 예약", 2), ("강아지", 4), ("포장", 3)]
+
+
+def golden(folder: Path, questions: Sequence[tuple[str, int]]) -> Path:
+    path = folder / "golden.jsonl"
+    lines = (json.dumps({"id": "a", "query": query, "gold": [row]}) for query, row in questions)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def many(answer: str) -> Rows:
+    """Return so many rows that not all are among the first ten."""
+    return [*FAQS.items(), *((f"{number}번 창구는 무엇을 합니까?", answer) for number in range(20))]
+
+
+async def test_index_that_finds_enough_golden_questions_is_put_to_use(ready: World) -> None:
+    ready.golden = golden(ready.folder, [*GOLDEN[:2], ("화성 탐사", 0), ("우주선", 0)])  # half of them
+    summary = await ready.build(many("접수합니다."))
+    assert summary.switched
+
+
+async def test_index_that_misses_golden_questions_is_not_put_to_use_and_the_figure_is_said(ready: World) -> None:
+    ready.golden = golden(ready.folder, [*GOLDEN[:1], *((f"{number}번 창구", 0) for number in range(4))])
+    before = await ready.collections.names()
+    with pytest.raises(IndexRejected, match=r"5개 가운데 1개\(20\.0%\).*기준 50\.0%"):
+        await ready.build(many("접수합니다."))
+    assert await ready.collections.names() == before
+    assert await ready.answers() == FAQS
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "읽을 수 없습니다"),
+        (b"\xff", "읽을 수 없습니다"),
+        (b"\n", "질문이 없습니다"),
+        (b'{"query": "a", "gold": [0]}\n{"query', "2번째 줄"),
+        (b'{"query": "a", "gold": []}', "1번째 줄"),
+        (b'{"query": "a"}', "1번째 줄"),
+        (b'{"query": "a", "gold": [0, 5]}', "5번 행.*5행"),
+        (b" " * (4 * 1024 * 1024 + 1), "너무 큽니다"),
+    ],
+    ids=["missing", "no text", "empty", "cut off", "no rows", "no gold", "another file's", "huge"],
+)
+async def test_golden_file_that_cannot_be_used_is_said_before_anything_is_embedded(
+    ready: World, content: bytes | None, said: str
+) -> None:
+    ready.golden = ready.folder / "golden.jsonl"
+    if content is not None:
+        ready.golden.write_bytes(content)
+    with pytest.raises(Misconfigured, match=said):
+        await ready.build([(question, "새 답") for question in FAQS])
+    assert ready.embedding._texts == []
+    assert await ready.answers() == FAQS

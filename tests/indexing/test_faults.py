@@ -66,12 +66,14 @@ async def check_reopened(data_dir: Path, few: Path) -> None:
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Let no file grow past so many bytes, as on a disk that is full."""
+    sys.dont_write_bytecode = True  # else a module that is imported meanwhile is cached cut off
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = False
 
 
 # The new index's schema has 3 KB, its vectors 37 KB, its rows 85 KB, and 110 KB in the write-ahead log.
@@ -188,7 +190,7 @@ def is_writing(data_dir: Path) -> bool:
 
 
 def full_disk(data_dir: Path, few: Path, kilobytes: int) -> Ended:
-    limited = ("bash", "-c", 'ulimit -f "$0" && exec "$@"', str(kilobytes))
+    limited = ("bash", "-c", 'ulimit -f "$0" && PYTHONDONTWRITEBYTECODE=1 exec "$@"', str(kilobytes))
     return ended(started(data_dir, "index", few, before=limited))
 
 

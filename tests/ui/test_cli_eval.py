@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 from program import Result, World, together
 
+from smartstore_indexing.errors import FaqError
+from smartstore_ui.cli import _run, parser
 from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS, USAGE_ERROR
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -219,19 +221,22 @@ def test_file_that_cannot_be_measured_is_named_and_fails(results: dict[str, Resu
         (["--baseline", "other.json"], "같은 평가 세트가 없습니다"),
     ],
 )
-def test_run_that_could_not_end_well_does_not_begin(tmp_path: Path, arguments: list[str], said: str) -> None:
-    world = World.make(tmp_path / "world")  # nothing is indexed here, and that would be said first
-    (world.folder / "한 줄.jsonl").write_text(QUERY, encoding="utf-8")
-    (world.folder / "old.json").write_text(OLD, encoding="utf-8")
-    (world.folder / "other.json").write_text('{"sets": []}', encoding="utf-8")
+def test_run_that_could_not_end_well_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.setenv("SMARTSTORE_DATA_DIR", str(tmp_path / "data"))  # nothing is indexed here
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    files = {"한 줄.jsonl": QUERY, "old.json": OLD, "other.json": '{"sets": []}'}
+    for name, text in files.items():
+        Path(name).write_text(text, encoding="utf-8")
 
-    result = world.run("eval", "한 줄.jsonl", *arguments)
+    with pytest.raises(FaqError, match=said) as raised:  # IndexMissing would say something else
+        _run(parser().parse_args(["eval", "한 줄.jsonl", *arguments]))
 
-    assert result.code == 1
-    assert result.complains_in_korean
-    assert said in result.err
-    assert sorted(path.name for path in world.folder.iterdir()) == ["old.json", "other.json", "한 줄.jsonl"]
-    assert (world.folder / "old.json").read_text(encoding="utf-8") == OLD
+    assert raised.value.exit_code == 1
+    assert {path.name: path.read_text(encoding="utf-8") for path in Path().iterdir()} == files
+    assert not (tmp_path / "data").exists()
 
 
 def test_interrupted_run_leaves_the_files_as_they_were(indexed_dir: Path, tmp_path: Path) -> None:

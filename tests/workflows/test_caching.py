@@ -14,7 +14,7 @@ import pytest
 from conftest import ModelServer, settings_for, workflow_over
 
 from smartstore_indexing.errors import StoreUnavailable
-from smartstore_indexing.setting_groups import CacheSettings, OpenAISettings, RedisSettings
+from smartstore_indexing.setting_groups import OpenAISettings, RedisSettings
 from smartstore_indexing.settings import OPENAI
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.answering import AnswerWorkflow
@@ -157,9 +157,9 @@ async def test_reindex_that_changes_something_drops_the_answers_and_another_keep
         assert await cached(bot, MINOR, MINOR) == [False, True]
 
 
-async def test_cache_that_is_turned_off_keeps_nothing(data_dir: Path) -> None:
-    async with Chatbot(settings_for(data_dir, cache=CacheSettings(enabled=False))) as bot:
-        assert await cached(bot, MINOR, MINOR) == [False, False]
+async def test_cache_that_is_turned_off_keeps_nothing(bot: Chatbot) -> None:
+    assert not bot.services.settings.cache.enabled
+    assert await cached(bot, MINOR, MINOR) == [False, False]
 
 
 async def test_processes_that_share_a_redis_share_the_answers(

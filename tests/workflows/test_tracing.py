@@ -9,13 +9,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import structlog
 from blockbuster import blockbuster_ctx
-from conftest import ModelServer, free_port, settings_for
+from conftest import ModelServer, free_port, workflow_over
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index_instrumentation import get_dispatcher
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -113,16 +113,14 @@ async def model_of(url: str, name: str = "stub") -> AsyncIterator[AnswerModel]:
 
 
 @asynccontextmanager
-async def bot_of(data_dir: Path, url: str, name: str = "stub") -> AsyncIterator[Chatbot]:
-    settings = settings_for(
-        data_dir,
-        openai_api_key=SecretStr("sk-test"),
-        openai_base_url=url,
-        openai=OpenAISettings(model=name, max_retries=0),
-    )
-    async with Chatbot(settings) as opened:
-        await opened.warm_up()
-        yield opened
+async def bot_of(bot: Chatbot, url: str, name: str = "stub") -> AsyncIterator[Chatbot]:
+    """Yield a bot over another's open index, which takes seconds to load, with a model of its own."""
+    async with model_of(url, name) as model:
+        settings = bot.services.settings.model_copy(update={"openai_api_key": SecretStr("sk-test")})
+        found = Chatbot(settings)
+        workflow = workflow_over(bot.services, model=model)
+        found._services = replace(bot.services, settings=settings, model=model, workflow=workflow)
+        yield found
 
 
 @asynccontextmanager
@@ -184,10 +182,10 @@ async def test_questions_at_once_have_a_trace_each(bot: Chatbot, collector: Coll
 
 
 async def test_a_model_call_lasts_until_its_stream_ends(
-    data_dir: Path, model_server: ModelServer, collector: Collector
+    bot: Chatbot, model_server: ModelServer, collector: Collector
 ) -> None:
-    async with bot_of(data_dir, model_server.url) as bot, traced(collector.settings()):
-        await bot.ask(QUESTION)
+    async with bot_of(bot, model_server.url) as writing, traced(collector.settings()):
+        await writing.ask(QUESTION)
 
     call = collector.one(MODEL)
     (first,) = call.events
@@ -223,12 +221,12 @@ async def test_a_short_completion_is_a_span_with_its_tokens(model_server: ModelS
 
 
 async def test_a_model_that_fails_is_an_error_without_its_message(
-    data_dir: Path, model_server: ModelServer, collector: Collector
+    bot: Chatbot, model_server: ModelServer, collector: Collector
 ) -> None:
     bound = structlog.contextvars.bound_contextvars(request_id="req-1")
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logged, bound:
-        async with bot_of(data_dir, model_server.url, "stub-500") as bot, traced(collector.settings()):
-            await bot.ask(QUESTION)
+        async with bot_of(bot, model_server.url, "stub-500") as failing, traced(collector.settings()):
+            await failing.ask(QUESTION)
 
     call, run = collector.one(MODEL), collector.one(RUN)
     assert (call.status.code, call.status.message) == (Status.STATUS_CODE_ERROR, "")
@@ -254,10 +252,10 @@ async def test_a_step_that_fails_is_an_error_without_its_message(bot: Chatbot, c
 
 
 async def test_a_reader_that_leaves_ends_its_spans(
-    data_dir: Path, model_server: ModelServer, collector: Collector
+    bot: Chatbot, model_server: ModelServer, collector: Collector
 ) -> None:
-    async with bot_of(data_dir, model_server.url) as bot, traced(collector.settings()):
-        events = bot.stream(QUESTION)
+    async with bot_of(bot, model_server.url) as writing, traced(collector.settings()):
+        events = writing.stream(QUESTION)
         async with aclosing(events):
             async for event in events:
                 if event.event == "token":
@@ -267,11 +265,11 @@ async def test_a_reader_that_leaves_ends_its_spans(
     assert collector.one(MODEL).status.code == Status.STATUS_CODE_OK
 
 
-async def test_no_text_leaves_the_process(data_dir: Path, model_server: ModelServer, collector: Collector) -> None:
+async def test_no_text_leaves_the_process(bot: Chatbot, model_server: ModelServer, collector: Collector) -> None:
     asked = f"{QUESTION} 제 번호는 {SECRET}입니다"
-    async with bot_of(data_dir, model_server.url, "stub-echo") as bot, traced(collector.settings()):
+    async with bot_of(bot, model_server.url, "stub-echo") as writing, traced(collector.settings()):
         for name in (OPENAI, EXTRACTIVE):
-            await bot.ask(asked, model=name)
+            await writing.ask(asked, model=name)
 
     assert len(collector.spans) > 10
     assert {name for span in collector.spans for name in values(span.attributes)} <= KEPT

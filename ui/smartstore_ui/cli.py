@@ -1,78 +1,21 @@
-"""The command line: `smartstore index | ask | serve | user | eval | doctor`; each is imported when it is chosen."""
+"""The command line: `smartstore index | reindex | ask | serve | worker | queue | user | eval | doctor`.
+
+Each command is imported when it is chosen.
+"""
 
 import argparse
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import structlog
 
-from smartstore_indexing.errors import FaqError
-from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS, USAGE_ERROR
-
-MAX_PORT = 65_535
-# What argparse says, and what we say instead; the first that fits.
-KOREAN = [
-    (r"the following arguments are required: (.+)", r"필요한 인자가 없습니다: \1"),
-    (r"unrecognized arguments: (.+)", r"알 수 없는 인자입니다: \1 (빈칸이 있는 질문은 따옴표로 묶어 주세요)"),
-    (r"argument (.+?): invalid choice: (.+?) \(choose from (.+)\)", r"\1 \2은(는) 없습니다. 쓸 수 있는 값: \3"),
-    (r"argument (.+?): expected one argument", r"\1 뒤에 값이 하나 필요합니다."),
-    (r"argument (.+?): ignored explicit argument (.+)", r"\1에는 값을 줄 수 없습니다: \2"),
-    (r"ambiguous option: (.+?) could match (.+)", r"\1은(는) 여러 옵션과 맞습니다: \2"),
-    (r"argument (.+?): (.+)", r"\1: \2"),
-]
-
-
-class KoreanParser(argparse.ArgumentParser):
-    """An argument parser whose help and errors are Korean."""
-
-    def __init__(self, **arguments: object) -> None:
-        """Take ArgumentParser's arguments; -h and --help are made here."""
-        super().__init__(add_help=False, formatter_class=KoreanFormatter, **arguments)  # type: ignore[arg-type]
-        self.inputs = self.add_argument_group("인자")
-        self.options = self.add_argument_group("옵션")
-        self.options.add_argument("-h", "--help", action="help", help="이 도움말을 보여 줍니다.")
-
-    def error(self, message: str) -> NoReturn:
-        """Say what could not be understood and where help is, and exit with 2."""
-        said = next((re.sub(words, ours, message) for words, ours in KOREAN if re.fullmatch(words, message)), message)
-        sys.stderr.write(f"명령을 이해하지 못했습니다: {said}\n`{self.prog} --help`로 사용법을 확인해 주세요.\n")
-        sys.exit(USAGE_ERROR)
-
-
-class KoreanFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help whose usage line begins in Korean."""
-
-    def add_usage(self, usage: str | None, actions: object, groups: object, prefix: str | None = None) -> None:
-        """Add the usage line."""
-        # argparse passes "" where it makes the name of a command's own parser.
-        super().add_usage(usage, actions, groups, "사용법: " if prefix is None else prefix)  # type: ignore[arg-type]
-
-
-def readable(text: str) -> str:
-    """Return the argument as it is; bytes that are no UTF-8 come as lone surrogates, which nothing can store."""
-    if re.search(r"[\ud800-\udfff]", text):
-        raise argparse.ArgumentTypeError("읽을 수 없는 글자가 들어 있습니다.")
-    return text
-
-
-def count(text: str) -> int:
-    """Return the argument as a number of things, from 0."""
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError("0 이상의 정수를 써 주세요.")
-    return int(text)
-
-
-def port(text: str) -> int:
-    """Return the argument as a TCP port."""
-    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > MAX_PORT:
-        raise argparse.ArgumentTypeError(f"0에서 {MAX_PORT} 사이의 정수를 써 주세요.")
-    return int(text)
+from smartstore_indexing.errors import FaqError, InvalidRequest
+from smartstore_ui.arguments import KoreanParser, count, port, readable
+from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,11 +37,32 @@ def parser() -> argparse.ArgumentParser:
     )
     index.options.add_argument("--full", action="store_true", help="바뀌지 않은 FAQ도 모두 다시 임베딩합니다.")
     index.options.add_argument("--json", action="store_true", help="요약을 JSON 한 줄로 출력합니다.")
+    index.options.add_argument("--rollback", action="store_true", help="색인하지 않고 바로 전 색인으로 되돌립니다.")
+
+    reindex = commands.add_parser(
+        "reindex",
+        help="색인 워커에게 색인을 요청합니다.",
+        description="RabbitMQ로 색인을 요청합니다. 검색은 그동안에도 끊기지 않습니다.\n"
+        "RabbitMQ가 없으면 데이터 폴더를 쓰고 있는 서버가, 서버도 없으면 이 명령이 색인합니다.",
+    )
+    reindex.inputs.add_argument(
+        "source",
+        metavar="파일",
+        nargs="?",
+        type=readable,
+        help="허용된 폴더의 파일이나 https 주소 (기본값: 색인하는 쪽의 SMARTSTORE_FAQ)",
+    )
+    reindex.options.add_argument("--full", action="store_true", help="바뀌지 않은 FAQ도 모두 다시 임베딩합니다.")
+    reindex.options.add_argument(
+        "--watch", action="store_true", help="끝날 때까지 진행을 보여 줍니다. 색인하지 못하면 종료 코드 1로 끝납니다."
+    )
 
     ask = commands.add_parser(
         "ask",
         help="질문하고 답을 받습니다.",
-        description="질문하고 답을 받습니다. 질문을 쓰지 않으면 대화를 시작합니다.",
+        description="질문하고 답을 받습니다. 질문을 쓰지 않으면 대화를 시작합니다.\n"
+        "--batch는 파일의 질문에 모두 답합니다. --output 파일에 이미 있는 답은 다시 묻지 않으므로,\n"
+        "중단한 뒤 같은 명령을 다시 실행하면 이어서 합니다.",
     )
     ask.inputs.add_argument("question", metavar="질문", nargs="?", help="1~2,000자. 쓰지 않으면 대화를 시작합니다.")
     ask.options.add_argument("--json", action="store_true", help="이벤트를 한 줄에 하나씩 JSON으로 출력합니다.")
@@ -106,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         "--session", metavar="ID", type=readable, help="이어 갈 대화의 ID. 쓰지 않으면 새 대화입니다."
     )
     ask.options.add_argument("--model", metavar="이름", help="extractive(FAQ 그대로) 또는 openai")
+    ask.options.add_argument(
+        "--batch", metavar="파일", type=Path, help='한 줄에 질문 하나, 또는 {"id", "question"} 형식의 JSON 한 줄씩'
+    )
+    ask.options.add_argument(
+        "--output", metavar="파일", type=Path, help="--batch의 답을 JSON 한 줄씩 저장합니다 (기본값: 화면)."
+    )
 
     evaluate = commands.add_parser(
         "eval",
@@ -145,6 +115,30 @@ def parser() -> argparse.ArgumentParser:
     serve.options.add_argument(
         "--only", choices=["api", "chat"], help="하나만 엽니다: api 또는 chat(채팅 페이지). 쓰지 않으면 둘 다 엽니다."
     )
+
+    worker = commands.add_parser(
+        "worker",
+        help="RabbitMQ의 요청을 처리하는 워커를 시작합니다.",
+        description="RabbitMQ의 요청을 처리합니다. index는 색인 요청을 한 번에 하나씩 처리하고,\n"
+        "answer는 질문에 답합니다(SMARTSTORE_ANSWERS=queue인 서버와 ask --batch가 보내며, Redis도 필요합니다).\n"
+        "SIGTERM이나 Ctrl-C를 받으면 새로 받지 않고 처리하던 것을 마친 뒤 끝냅니다.\n"
+        "못 마친 것은 다른 워커가 이어받습니다.",
+    )
+    worker.inputs.add_argument("kind", metavar="종류", choices=["index", "answer"], help="index 또는 answer")
+
+    queue = commands.add_parser(
+        "queue", help="RabbitMQ의 큐를 살펴봅니다.", description="RabbitMQ의 큐를 살펴봅니다."
+    ).add_subparsers(title="명령", metavar="명령", dest="action", required=True, parser_class=KoreanParser)
+    dead = queue.add_parser(
+        "dead",
+        help="처리를 포기한 메시지와 그 까닭을 보여 줍니다.",
+        description="처리를 포기한 메시지와 그 까닭을 보여 줍니다. --requeue로 다시 처리하게 할 수 있습니다.",
+    )
+    dead.options.add_argument(
+        "--queue", choices=["index", "answers", "answers.batch"], help="이 큐만: index, answers, answers.batch"
+    )
+    dead.options.add_argument("--json", action="store_true", help="한 줄에 하나씩 JSON으로 출력합니다.")
+    dead.options.add_argument("--requeue", metavar="ID", type=readable, help="이 메시지를 큐로 돌려보냅니다.")
 
     user = commands.add_parser(
         "user",
@@ -197,11 +191,21 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "index":
         from smartstore_ui.indexing import run_index
 
-        return run_index(chosen.path, full=chosen.full, as_json=chosen.json)
-    if chosen.command == "ask":
-        from smartstore_ui.asking import run_ask
+        return run_index(chosen.path, full=chosen.full, as_json=chosen.json, rollback=chosen.rollback)
+    if chosen.command == "reindex":
+        from smartstore_ui.reindexing import run_reindex
 
-        return run_ask(chosen.question, as_json=chosen.json, session_id=chosen.session, model=chosen.model)
+        return run_reindex(chosen.source, full=chosen.full, watch=chosen.watch)
+    if chosen.command == "worker":
+        from smartstore_ui.working import run_worker
+
+        return run_worker(chosen.kind)
+    if chosen.command == "queue":
+        from smartstore_ui.dead_letters import run_dead
+
+        return run_dead(chosen.queue, as_json=chosen.json, requeue=chosen.requeue)
+    if chosen.command == "ask":
+        return _ask(chosen)
     if chosen.command == "eval":
         from smartstore_ui.evaluating import Wanted, run_eval
 
@@ -220,6 +224,18 @@ def _run(chosen: argparse.Namespace) -> int:
     from smartstore_ui.diagnosing import run_doctor
 
     return run_doctor()
+
+
+def _ask(chosen: argparse.Namespace) -> int:
+    if chosen.batch is None and chosen.output is None:
+        from smartstore_ui.asking import run_ask
+
+        return run_ask(chosen.question, as_json=chosen.json, session_id=chosen.session, model=chosen.model)
+    from smartstore_ui.batch import run_batch
+
+    if chosen.batch is None or chosen.question is not None or chosen.session is not None or chosen.json:
+        raise InvalidRequest("--batch와 --output에는 질문, --session, --json을 함께 쓸 수 없습니다.")
+    return run_batch(chosen.batch, chosen.output, model=chosen.model)
 
 
 def _drop_output() -> None:

@@ -1,39 +1,67 @@
-"""`smartstore index`: index a file with a progress bar and a closing summary."""
+"""`smartstore index`: index a file with a progress bar and a closing summary, or go back to the index before."""
 
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from smartstore_indexing.building import IndexSummary
-from smartstore_indexing.errors import FolderInUse
+from smartstore_indexing.errors import FolderInUse, InvalidRequest
+from smartstore_indexing.index_sources import fetched
 from smartstore_indexing.settings import Settings, load_settings
-from smartstore_ui.remote_indexing import index_by_server
+from smartstore_indexing.summaries import IndexSummary
+from smartstore_ui.api.index_jobs import Mode
+from smartstore_ui.api.requests import IndexBody
+from smartstore_ui.remote_indexing import Show, asked_of_server, brought
 from smartstore_workflows.app import build
 
 STAGES = {"embed": "임베딩", "write": "저장과 검사"}
+ADDRESS = "://"
 
 
-def run_index(path: Path | None, *, full: bool, as_json: bool) -> int:
-    """Index the file, by default the settings', and print what changed."""
+def run_index(path: Path | None, *, full: bool, as_json: bool, rollback: bool) -> int:
+    """Index the file, by default the settings', or roll back, and print what changed."""
+    if rollback and (path or full):
+        raise InvalidRequest("--rollback은 이전 색인으로 되돌리기만 합니다. 파일이나 --full 없이 실행해 주세요.")
     settings = load_settings()
-    source = path or settings.faq
-    with _bars() as bars:
-        try:
-            summary = asyncio.run(_index(settings, source, bars, full=full))
-        except FolderInUse as holder:
-            if not holder.url:
-                raise
-            summary = index_by_server(holder.url, settings.server.keys, source, bars.show, full=full)
-    line = json.dumps(asdict(summary), ensure_ascii=False) if as_json else _summary(summary)
-    sys.stdout.write(f"{line}\n")
+    if rollback:
+        summary = _rolled_back(settings)
+    else:
+        with bars() as show:
+            summary = indexed(settings, str(path or settings.faq), show, full=full)
+    print_summary(summary, as_json=as_json, rollback=rollback)
     return 0
+
+
+def indexed(settings: Settings, source: str | None, show: Show, *, full: bool) -> IndexSummary:
+    """Index a path, an https address, or with None the settings' file: here, or by the server that holds the folder."""
+    try:
+        return asyncio.run(_index(settings, source or str(settings.faq), show, full=full))
+    except FolderInUse as holder:
+        if not holder.url:
+            raise
+        url, keys = holder.url, settings.server.keys
+    mode: Mode = "full" if full else "incremental"
+    if source is None or ADDRESS in source:
+        return asked_of_server(url, keys, IndexBody(source=source, mode=mode), show)
+    with brought(Path(source), settings.data_dir) as copy:
+        return asked_of_server(url, keys, IndexBody(source=str(copy), mode=mode), show)
+
+
+def print_summary(summary: IndexSummary, *, as_json: bool = False, rollback: bool = False) -> None:
+    """Print what was done."""
+    if as_json:
+        line = json.dumps(asdict(summary), ensure_ascii=False)
+    elif rollback:
+        line = f"이전 색인으로 되돌렸습니다. FAQ {summary.faqs:,}건, 색인 버전 {summary.version}"
+    else:
+        line = _summary(summary)
+    sys.stdout.write(f"{line}\n")
 
 
 class Bars:
@@ -45,24 +73,50 @@ class Bars:
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
+        """Show how far a stage is; those that are over at once have no bar."""
+        if stage not in STAGES:
+            return
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(STAGES[stage], total=total)
-        self._progress.update(self._tasks[stage], completed=done)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
 
 
 @contextmanager
-def _bars() -> Iterator[Bars]:
+def bars() -> Iterator[Show]:
+    """Yield what shows progress on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     # Where it is no terminal, a finished Progress would still print an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bars(progress)
+        yield Bars(progress).show
 
 
-async def _index(settings: Settings, source: Path, bars: Bars, *, full: bool) -> IndexSummary:
+def _rolled_back(settings: Settings) -> IndexSummary:
+    try:
+        return asyncio.run(_roll_back(settings))
+    except FolderInUse as holder:
+        if not holder.url:
+            raise
+        return asked_of_server(holder.url, settings.server.keys, IndexBody(mode="rollback"), lambda *_: None)
+
+
+async def _roll_back(settings: Settings) -> IndexSummary:
     async with build(settings) as services:
-        return await services.builder.build(source, full=full, progress=bars.show)
+        return await services.builder.rollback()
+
+
+async def _index(settings: Settings, source: str, show: Show, *, full: bool) -> IndexSummary:
+    async with build(settings) as services, _here(source) as path:
+        return await services.builder.build(path, full=full, progress=show)
+
+
+@asynccontextmanager
+async def _here(source: str) -> AsyncIterator[Path]:
+    if ADDRESS not in source:
+        yield Path(source)  # of any folder: who types the command may read it
+        return
+    async with fetched(source, allowed_folders=()) as path:
+        yield path
 
 
 def _summary(summary: IndexSummary) -> str:

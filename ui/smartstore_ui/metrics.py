@@ -72,6 +72,9 @@ class Metrics:
         self.tokens = Counter(
             "smartstore_model_tokens", "Tokens that the model counted.", ["model", "direction"], registry=registry
         )
+        self.waiting = Gauge(
+            "smartstore_queue_waiting", "Messages that wait for a worker.", ["queue"], registry=registry
+        )
         for stage in STAGES:
             self.stage_seconds.labels(stage)
         for kind in KINDS:

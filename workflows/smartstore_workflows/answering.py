@@ -191,8 +191,7 @@ class AnswerWorkflow(Workflow):
             if ev.kind == REFUSED:
                 nouns = await asyncio.to_thread(self._morphemes.nouns, ev.asked.question)
                 bridges = await self._retriever.titled_with(bridge_terms(nouns))
-            best = ev.passages[:1] if ev.kind == ANSWERED else ()
-            used = ev.citations or tuple(passage.faq_id for passage in best)  # a model may cite none
+            used = ev.citations or tuple(best.faq_id for best in ev.passages[: ev.kind == ANSWERED])  # of a model, none
             offers = suggest(ev.kind, catalog, used, ev.passages, ev.asked.history, bridges)
             return KINDS[ev.kind](written=ev, suggestions=tuple(offers))
 

@@ -11,6 +11,7 @@ from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.milvus import Collections
 from smartstore_indexing.reading import IndexReader
 from smartstore_indexing.settings import Settings
+from smartstore_indexing.wiring import builder_of, opened_collections
 from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.cache_stores import RedisAnswers, RedisVectors, SqliteAnswers
 from smartstore_workflows.caching import AnswerCache, AnswerStore
@@ -51,13 +52,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(held(settings.data_dir))
-        collections = await Collections.open(
-            uri=settings.milvus_uri,
-            token=settings.milvus.token.get_secret_value(),
-            alias=settings.milvus.alias,
-            timeout_seconds=settings.milvus.timeout_seconds,
-        )
-        stack.push_async_callback(collections.close)
+        collections = await stack.enter_async_context(opened_collections(settings))
         stores = await stack.enter_async_context(opened_stores(settings))
         model = None
         if key := settings.openai_api_key.get_secret_value():
@@ -92,11 +87,10 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             return workflow
 
         answers = await _answer_store(settings, stores) if settings.cache.enabled else None
-        builder = IndexBuilder(collections=collections, embedding=embedding, dimensions=DIMENSIONS, morphemes=morphemes)
         yield Services(
             settings=settings,
             collections=collections,
-            builder=builder,
+            builder=builder_of(settings, collections=collections, embedding=embedding, morphemes=morphemes),
             reader=reader,
             retriever=retriever,
             vectors=vectors,

@@ -72,6 +72,7 @@ class Chatbot:
         await asyncio.gather(
             services.retriever.searchable(), services.vectors.of("준비"), asyncio.to_thread(services.morphemes.load)
         )
+        await self.outcome("정산은 언제 되나요?")  # the first question takes three times as long as those after it
 
     @property
     def services(self) -> Services:
@@ -89,6 +90,7 @@ class Chatbot:
         model: str | None = None,
         history: Sequence[Turn] | None = None,
         request_id: str | None = None,
+        run_id: str | None = None,
     ) -> AsyncGenerator[wire.StreamEvent, None]:
         """Yield the events of one answer: `started` first, `done` last; close the iterator to stop the run.
 
@@ -99,6 +101,7 @@ class Chatbot:
             model: "extractive" or "openai"; by default the settings'.
             history: the conversation so far, oldest turn first, of a caller that keeps it: nothing is remembered here.
             request_id: what `error` events name; by default the run's id.
+            run_id: the run's id of a caller that has promised it already; by default a new one.
 
         Raises:
             InvalidRequest: the question cannot be used.
@@ -107,8 +110,8 @@ class Chatbot:
             StoreUnavailable: Milvus does not answer.
         What goes wrong once the run has begun comes as an `error` event before `done`.
         """
-        asked = await self._checked(question, faq_id, model)
-        run = RunEvents(checked_session_id(session_id), self._model_name(asked.model), request_id)
+        asked = await self.checked(question, faq_id, model)
+        run = RunEvents(checked_session_id(session_id), self._model_name(asked.model), request_id, run_id)
         yield run.started()
         try:
             async with aclosing(self._answer(run, asked, history)) as events:
@@ -118,11 +121,23 @@ class Chatbot:
             yield run.failed(error)
         yield run.done()
 
+    async def checked(self, question: str, faq_id: str | None, model: str | None) -> QuestionAsked:
+        """Return what is asked, as `stream` takes it; raises what that raises before a run begins."""
+        chosen = model or self._settings.default_model
+        if chosen not in self.models:
+            raise UnknownModel(f"모델 {chosen}은(는) 설정되어 있지 않습니다. 쓸 수 있는 모델: {', '.join(self.models)}")
+        await self.services.retriever.searchable()  # what stands in the way is raised before a run begins
+        if faq_id is not None:
+            faq = await self.faq(faq_id)
+            asked = question if question.strip() else faq.question
+            return QuestionAsked(question=checked_question(asked), faq_id=faq_id, model=chosen)
+        return QuestionAsked(question=checked_question(question), model=chosen)
+
     async def ask(
         self, question: str, *, session_id: str | None = None, faq_id: str | None = None, model: str | None = None
     ) -> wire.Reply:
         """Return the whole answer; takes what `stream` takes, and raises what that tells in `error` events too."""
-        asked = await self._checked(question, faq_id, model)
+        asked = await self.checked(question, faq_id, model)
         run = RunEvents(checked_session_id(session_id), self._model_name(asked.model))
         whole = wire.Gathered()
         whole.add(run.started())
@@ -174,17 +189,6 @@ class Chatbot:
         stores = self.services.stores
         async with stores.locks.hold(_turn_of(session_id)):
             return await stores.conversations.forget(session_id)
-
-    async def _checked(self, question: str, faq_id: str | None, model: str | None) -> QuestionAsked:
-        chosen = model or self._settings.default_model
-        if chosen not in self.models:
-            raise UnknownModel(f"모델 {chosen}은(는) 설정되어 있지 않습니다. 쓸 수 있는 모델: {', '.join(self.models)}")
-        await self.services.retriever.searchable()  # what stands in the way is raised before a run begins
-        if faq_id is not None:
-            faq = await self.faq(faq_id)
-            asked = question if question.strip() else faq.question
-            return QuestionAsked(question=checked_question(asked), faq_id=faq_id, model=chosen)
-        return QuestionAsked(question=checked_question(question), model=chosen)
 
     async def _answer(
         self, run: RunEvents, asked: QuestionAsked, history: Sequence[Turn] | None = None

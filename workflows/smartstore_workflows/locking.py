@@ -16,7 +16,7 @@ from smartstore_indexing.errors import Overloaded, StoreUnavailable
 from smartstore_workflows.redis_server import RedisServer
 
 log = structlog.get_logger(__name__)
-LIFE_SECONDS = 10.0  # a lock in Redis outlives a killed process by no more
+LIFE_SECONDS = 3.0  # a lock in Redis outlives a killed process by no more, and its reader waits as long
 RENEWALS = 3  # in that time
 POLL_SECONDS = 0.1
 RELEASE_SECONDS = 2.0

@@ -30,9 +30,11 @@ def new_id() -> str:
 class RunEvents:
     """Numbers a run's events and turns the workflow's into the wire's; `outcome` is how it ended."""
 
-    def __init__(self, session_id: str | None, model: str, request_id: str | None = None) -> None:
+    def __init__(
+        self, session_id: str | None, model: str, request_id: str | None = None, run_id: str | None = None
+    ) -> None:
         """Begin a run of a session, by default of a new one; `request_id` is by default the run's id."""
-        self.run_id = new_id()
+        self.run_id = run_id or new_id()
         self.new_session = not session_id
         self._request_id = request_id or self.run_id
         self.session_id = session_id or new_id()

@@ -8,6 +8,10 @@ from pydantic_core import to_json
 from smartstore_indexing.errors import TransientError
 from smartstore_workflows.events import Kind, Source, StageName, Suggestion, Usage
 
+# The codes and words of errors that no FaqError stands for.
+CANCELLED, INTERNAL = "cancelled", "internal"
+STOPPED = "답변을 멈췄습니다."
+BROKEN = "답변하는 중에 오류가 났습니다. 잠시 후 다시 질문해 주세요."
 EventName = Literal["started", "stage", "sources", "token", "restart", "answer", "suggestions", "error", "done"]
 
 

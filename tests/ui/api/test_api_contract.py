@@ -57,7 +57,9 @@ def test_document_describes_every_route_and_no_other() -> None:
     assert OPERATIONS.keys() == served
     described = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
     assert described == served
-    assert DOCUMENT["x-websockets"].keys() == {route.path for route in [*API, *WATCHED] if isinstance(route, WebSocketRoute)}
+    assert DOCUMENT["x-websockets"].keys() == {
+        route.path for route in [*API, *WATCHED] if isinstance(route, WebSocketRoute)
+    }
 
 
 @pytest.mark.parametrize("document", [DOCUMENT, KEYED, LOCKED], ids=["open", "keyed", "locked"])

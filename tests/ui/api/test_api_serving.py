@@ -18,11 +18,13 @@ from talking import MINOR, Client, Event, only, said, scripted
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from smartstore_indexing.errors import FolderInUse, IndexMissing, Misconfigured, TransientError
+from smartstore_indexing.errors import FolderInUse, IndexMissing, InvalidRequest, Misconfigured, TransientError
 from smartstore_indexing.setting_groups import ServerSettings
+from smartstore_indexing.wiring import INCOMING
 from smartstore_ui.api.context import opened
+from smartstore_ui.api.requests import IndexBody
 from smartstore_ui.cli import parser
-from smartstore_ui.remote_indexing import IndexFailed, index_by_server
+from smartstore_ui.remote_indexing import IndexFailed, asked_of_server, brought
 from smartstore_ui.serving import bound
 
 LONG = "가나다 " * 450
@@ -51,6 +53,10 @@ class Life:
     job: dict[str, Any] = field(default_factory=dict)
     job_events: str = ""
     broken_job: dict[str, Any] = field(default_factory=dict)
+    outside_job: dict[str, Any] = field(default_factory=dict)
+    rollback: subprocess.CompletedProcess[str] | None = None
+    after_rollback: dict[str, Any] = field(default_factory=dict)
+    second_rollback: httpx.Response | None = None
     drained: list[Event] = field(default_factory=list)
     meanwhile: list[httpx.Response] = field(default_factory=list)
     exit_code: int = -1
@@ -62,7 +68,12 @@ class Life:
 def life(indexed_dir: Path, switch: ModelSwitch, tmp_path_factory: pytest.TempPathFactory) -> Life:
     """Serve a folder: killed in mid-answer, started again, asked by other commands, ended while it answers."""
     life, folder = Life(), tmp_path_factory.mktemp("life")
-    settings = {**model_settings(switch), "LIMITS__PER_MINUTE": "0", "SERVER__DRAIN_SECONDS": "20"}
+    settings = {
+        **model_settings(switch),
+        "LIMITS__PER_MINUTE": "0",
+        "SERVER__DRAIN_SECONDS": "20",
+        "INDEX__FOLDERS": str(folder / "world"),
+    }
     with serving(folder / "world", indexed_dir, **settings) as served:
         served.start()
         session_id, run_id = kill_in_mid_answer(served, life)
@@ -94,18 +105,29 @@ def kill_in_mid_answer(served: Served, life: Life) -> tuple[str, str]:
 def use_by_other_commands(served: Served, client: Client, life: Life) -> None:
     life.before_index = client.reply(NEW_FAQ["question"], model="extractive")
     sample = resources.files("smartstore_indexing").joinpath("sample/faq.jsonl").read_text(encoding="utf-8")
-    more = served.folder / "more.jsonl"
-    more.write_text(f"{sample.rstrip()}\n{json.dumps(NEW_FAQ, ensure_ascii=False)}\n", encoding="utf-8")
-    life.index = served.run("index", more)
+    anywhere, more = served.folder.parent / "anywhere.jsonl", served.folder / "more.jsonl"
+    for path in (anywhere, more):
+        path.write_text(f"{sample.rstrip()}\n{json.dumps(NEW_FAQ, ensure_ascii=False)}\n", encoding="utf-8")
+    life.index = served.run("index", anywhere)
     wait_until(lambda: client.reply(NEW_FAQ["question"], model="extractive")["answer"]["kind"] == "answered")
     life.after_index = client.reply(NEW_FAQ["question"], model="extractive")
     accepted = client.post("/api/index", json={"source": str(more), "mode": "incremental"})
     assert (accepted.status_code, accepted.headers["location"]) == (202, f"/api/index/{accepted.json()['job_id']}")
     life.job_events = client.get(f"{accepted.headers['location']}/events").text
     life.job = client.get(accepted.headers["location"]).json()
-    broken = client.post("/api/index", json={"source": "없는/파일.jsonl"}).headers["location"]
-    wait_until(lambda: client.get(broken).json()["state"] not in ("queued", "running"))
-    life.broken_job = client.get(broken).json()
+    life.broken_job = ended_job(client, "없는/파일.jsonl")
+    life.outside_job = ended_job(client, str(anywhere))
+    life.rollback = served.run("index", "--rollback")
+    wait_until(lambda: client.reply(NEW_FAQ["question"], model="extractive")["answer"]["kind"] != "answered")
+    life.after_rollback = client.reply(MINOR, model="extractive")
+    life.second_rollback = client.post("/api/index", json={"mode": "rollback"})
+
+
+def ended_job(client: Client, source: str) -> dict[str, Any]:
+    job = client.post("/api/index", json={"source": source}).headers["location"]
+    wait_until(lambda: client.get(job).json()["state"] not in ("queued", "running"))
+    found: dict[str, Any] = client.get(job).json()
+    return found
 
 
 def end_while_answering(served: Served, life: Life) -> None:
@@ -161,23 +183,50 @@ def test_index_job_that_fails_says_why(life: Life) -> None:
     assert "파일.jsonl" in life.broken_job["error"]["message"]
 
 
-def test_index_that_the_server_cannot_make_says_why(plain: Served, guarded: Served, tmp_path: Path) -> None:
-    shown: list[tuple[str, int, int]] = []
+def test_file_outside_the_allowed_folders_is_not_indexed_on_request(life: Life) -> None:
+    assert life.outside_job["state"] == "failed"
+    assert "허용된 폴더" in life.outside_job["error"]["message"]
 
-    def index(url: str, *keys: str, name: str = "없음.jsonl") -> None:
-        index_by_server(url, frozenset(keys), tmp_path / name, lambda *step: shown.append(step), full=False)
+
+def test_rollback_goes_through_the_server_and_the_index_before_answers(life: Life) -> None:
+    assert life.rollback is not None
+    assert (life.rollback.returncode, life.rollback.stderr) == (0, "")
+    assert "이전 색인으로 되돌렸습니다. FAQ 180건" in life.rollback.stdout
+    assert life.after_rollback["answer"]["kind"] == "answered"
+
+
+def test_second_rollback_is_a_conflict(life: Life) -> None:
+    assert life.second_rollback is not None
+    assert (life.second_rollback.status_code, life.second_rollback.json()["error"]["code"]) == (409, "conflict")
+
+
+def test_index_that_the_server_cannot_make_says_why(plain: Served, guarded: Served) -> None:
+    def index(served: Served, *keys: str, name: str = "없음.jsonl") -> None:
+        wanted = IndexBody(source=str(served.folder / "data" / INCOMING / name))
+        asked_of_server(served.url, frozenset(keys), wanted, lambda *_: None)
 
     with pytest.raises(IndexFailed, match=r"없음\.jsonl"):
-        index(plain.url)
+        index(plain)
     with pytest.raises(IndexFailed, match=r"없음\.jsonl"):
-        index(guarded.url, KEYS[0])
+        index(guarded, KEYS[0])
     with pytest.raises(IndexFailed, match=r" 없음\.csv: 파일이 없습니다"):
-        index(plain.url, name="\u2028\n\x85 없음.csv")
+        index(plain, name="\u2028\n\x85 없음.csv")
     with pytest.raises(IndexFailed, match="API 키"):
-        index(guarded.url)
+        index(guarded)
     with pytest.raises(TransientError, match="응답하지 않습니다"):
-        index(f"http://127.0.0.1:{free_port()}")
-    assert shown == []
+        asked_of_server(f"http://127.0.0.1:{free_port()}", frozenset(), IndexBody(), lambda *_: None)
+
+
+def test_file_is_brought_into_the_data_folder_and_leaves_nothing_there(tmp_path: Path) -> None:
+    source, data = tmp_path / "\u2028\n\x85 파일.csv", tmp_path / "data"
+    source.write_text("question,answer\n", encoding="utf-8")
+    with brought(source, data) as copy:
+        assert copy.is_relative_to(data / INCOMING)
+        assert (copy.name, copy.read_text(encoding="utf-8")) == (source.name, "question,answer\n")
+    assert list((data / INCOMING).iterdir()) == []
+    for missing in (tmp_path / "없음.csv", tmp_path, tmp_path / "a\0b"):
+        with pytest.raises(InvalidRequest, match="파일이 없거나"), brought(missing, data):
+            pass
 
 
 def test_index_job_tells_its_way_and_its_end(life: Life) -> None:

@@ -37,7 +37,7 @@ async def start(api: Api, connection: HTTPConnection, asked: ChatBody) -> LiveRu
     if asked.session_id is not None:
         await require_session(api, asked.session_id)
     request_id = connection.state.request_id
-    events = api.bot.stream(
+    events = api.answers.stream(
         asked.question or "",
         session_id=asked.session_id,
         faq_id=asked.faq_id,
@@ -85,14 +85,15 @@ async def resume(request: Request) -> Response:
     api = api_of(request)
     await api.admit(request)
     after = last_event_id(request.headers.get("last-event-id"))
-    return EventStream(events_of(api.runs.follow(api.runs.get(request.path_params["run_id"]), after)))
+    run = await api.runs.find(request.path_params["run_id"], request.state.request_id)
+    return EventStream(events_of(api.runs.follow(run, after)))
 
 
 async def stop(request: Request) -> Response:
     """DELETE /api/runs/{run_id}: the run ends, and the model's request with it."""
     api = api_of(request)
     await api.admit(request)
-    api.runs.get(request.path_params["run_id"]).stop()
+    await api.runs.stop(request.path_params["run_id"], request.state.request_id)
     return Response(status_code=204)
 
 

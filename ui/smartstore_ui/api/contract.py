@@ -89,7 +89,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "색인",
         "FAQ를 다시 색인합니다",
         {202: (JSON, answers.JobAccepted)},
-        "본문이 없으면 설정된 FAQ 파일에서 바뀐 것만 색인합니다." + NEEDS_KEY,
+        "본문이 없으면 설정된 FAQ 파일에서 바뀐 것만 색인합니다. RabbitMQ가 설정되어 있으면 색인 워커가 맡습니다."
+        + NEEDS_KEY,
         takes=IndexBody,
         takes_optional=True,
         key=True,

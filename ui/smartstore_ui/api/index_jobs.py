@@ -1,80 +1,128 @@
-"""Reindexing while the server answers: one job at a time, each with its progress, the last of them kept."""
+"""Requests to index, of this process and all others on the same queues: published, and followed by their events."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from typing import Literal
 
 import structlog
+from pydantic import ValidationError
 
-from smartstore_indexing.building import IndexBuilder, IndexSummary
-from smartstore_indexing.errors import FaqError, Overloaded, UnknownResource
+from smartstore_indexing import messages
+from smartstore_indexing.errors import InvalidRequest, StoreUnavailable, UnknownResource
+from smartstore_indexing.messages import IndexFailed, IndexProgress, IndexRequested, IndexSucceeded
+from smartstore_indexing.queues import INDEX_FAILED, INDEX_PROGRESS, INDEX_REQUESTED, INDEX_SUCCEEDED, Queues
+from smartstore_indexing.summaries import IndexSummary
 from smartstore_ui.api import answers
 from smartstore_workflows.run_events import new_id
 
 log = structlog.get_logger(__name__)
-KEPT, MAX_QUEUED = 100, 8
-BROKEN = "색인하는 중에 오류가 났습니다. 이전 색인이 그대로 쓰입니다."
+KEPT = 1_000  # as many as the queue holds
+RECONNECT_SECONDS = 1.0
+Event = IndexRequested | IndexProgress | IndexSucceeded | IndexFailed
+EVENTS: dict[str, type[Event]] = {
+    INDEX_REQUESTED: IndexRequested,
+    INDEX_PROGRESS: IndexProgress,
+    INDEX_SUCCEEDED: IndexSucceeded,
+    INDEX_FAILED: IndexFailed,
+}
+Mode = Literal["incremental", "full"]
 
 
-@dataclass(slots=True)
 class IndexJob:
-    """One request to index, and how far it is."""
+    """One request to index, and how far it is: `told` is what a client sees of it."""
 
-    job_id: str
-    source: Path
-    full: bool
-    state: answers.State = "queued"
-    stage: str = ""
-    done: int = 0
-    total: int = 0
-    summary: IndexSummary | None = None
-    error: tuple[str, str] | None = None  # its code and message
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, job_id: str) -> None:
+        """Begin as one that waits."""
+        self.told = answers.Job(job_id=job_id, state="queued", progress=answers.Progress(stage="", done=0, total=0))
+        self.changed = asyncio.Event()
+
+    @property
+    def job_id(self) -> str:
+        """Return the id of the request."""
+        return self.told.job_id
 
     @property
     def ended(self) -> bool:
         """Tell whether the job is over."""
-        return self.state in ("succeeded", "failed")
+        return self.told.state in ("succeeded", "failed")
 
-    def told(self) -> answers.Job:
-        """Return what a client sees of the job."""
-        return answers.Job(
-            job_id=self.job_id,
-            state=self.state,
-            progress=answers.Progress(stage=self.stage, done=self.done, total=self.total),
-            summary=answers.Summary(**asdict(self.summary)) if self.summary else None,
-            error=answers.JobError(code=self.error[0], message=self.error[1]) if self.error else None,
-        )
+    def hear(self, message: Event) -> None:
+        """Take an event of this request, and wake whoever follows."""
+        match message:
+            case IndexProgress():
+                progress = answers.Progress(stage=message.stage, done=message.done, total=message.total)
+                self._become(state="running", progress=progress, summary=None, error=None)
+            case IndexSucceeded():
+                summary = answers.Summary(**message.summary.model_dump())
+                self._become(state="succeeded", summary=summary, error=None)
+            case IndexFailed():
+                error = answers.JobError(code=message.code, message=message.message)
+                self._become(state="failed", summary=None, error=error)
 
-    def change(self, **fields: object) -> None:
-        """Set fields and wake whoever follows."""
-        for name, value in fields.items():
-            setattr(self, name, value)
+    def _become(self, **fields: object) -> None:
+        self.told = self.told.model_copy(update=fields)
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
 
 class IndexJobs:
-    """The queue of index jobs of this process."""
+    """The latest index jobs, whichever process took the request and whichever works on it."""
 
-    def __init__(self, builder: IndexBuilder) -> None:
-        """Borrow the builder."""
-        self._builder = builder
+    def __init__(self, queues: Queues) -> None:
+        """Borrow the queues."""
+        self._queues = queues
         self._jobs: OrderedDict[str, IndexJob] = OrderedDict()
-        self._queue: asyncio.Queue[IndexJob] = asyncio.Queue(MAX_QUEUED)
+        self._refused: deque[str] = deque(maxlen=KEPT)
+        self._tried = asyncio.Event()
 
-    def add(self, source: Path, *, full: bool) -> IndexJob:
-        """Queue a job; Overloaded when too many wait."""
-        job = IndexJob(new_id(), source, full)
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Hear the jobs' events within the block; while the broker is away none is heard.
+
+        Raises:
+            Misconfigured: the broker refuses us.
+        """
+        with suppress(StoreUnavailable):
+            await self._queues.ping()  # here, because the group would wrap what it raises
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(self._listen())
+            await self._tried.wait()
+            try:
+                yield
+            finally:
+                listening.cancel()
+
+    async def add(self, source: str | None, *, mode: Mode, requested_by: str) -> IndexJob:
+        """Ask for an index of a source, None for the configured one.
+
+        Raises:
+            InvalidRequest: the source is too long, or no text.
+            Overloaded: too many requests wait.
+            StoreUnavailable: the broker does not answer.
+        """
         try:
-            self._queue.put_nowait(job)
-        except asyncio.QueueFull as error:
-            raise Overloaded("기다리는 색인 작업이 많습니다. 잠시 후 다시 요청해 주세요.", retry_after=30) from error
-        self._jobs[job.job_id] = job
-        while len(self._jobs) > KEPT:
-            self._jobs.popitem(last=False)
+            wanted = IndexRequested(request_id=new_id(), source=source, mode=mode, requested_by=requested_by)
+        except ValidationError as error:
+            raise InvalidRequest("색인할 파일의 경로나 주소가 올바르지 않습니다.") from error
+        job = self._job(wanted.request_id)
+        try:
+            await self._queues.publish(INDEX_REQUESTED, messages.written(wanted), message_id=job.job_id)
+        except BaseException:
+            self._jobs.pop(job.job_id, None)
+            self._refused.append(job.job_id)  # its event may come all the same
+            raise
+        return job
+
+    async def add_done(self, summary: IndexSummary) -> IndexJob:
+        """Return a job for what was done already, of which the other processes are told."""
+        job = self._job(new_id())
+        done = IndexSucceeded(request_id=job.job_id, summary=messages.IndexSummary(**asdict(summary)))
+        job.hear(done)
+        with suppress(StoreUnavailable):
+            await self._queues.publish(INDEX_SUCCEEDED, messages.written(done), message_id=job.job_id)
         return job
 
     def get(self, job_id: str) -> IndexJob:
@@ -88,7 +136,7 @@ class IndexJobs:
         """Yield the job whenever it changes, up to its end, and None whenever it did not for a heartbeat."""
         while True:
             changed = job.changed
-            yield job.told()
+            yield job.told
             if job.ended:
                 return
             while not changed.is_set():
@@ -98,23 +146,29 @@ class IndexJobs:
                 except TimeoutError:
                     yield None
 
-    async def work(self) -> None:
-        """Do the jobs, one after the other, for ever."""
+    def _job(self, job_id: str) -> IndexJob:
+        """Return the job of that id, made where there is none; the oldest goes where there are too many."""
+        job = self._jobs.setdefault(job_id, IndexJob(job_id))
+        while len(self._jobs) > KEPT:
+            self._jobs.popitem(last=False)
+        return job
+
+    async def _listen(self) -> None:
         while True:
-            await self._do(await self._queue.get())
+            try:
+                async with self._queues.subscribe(*EVENTS) as events:
+                    self._tried.set()
+                    async for routing_key, body in events:
+                        self._hear(routing_key, body)
+            except StoreUnavailable as error:
+                log.warning("index events not heard", code=error.code)
+            self._tried.set()
+            await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _do(self, job: IndexJob) -> None:
-        def progress(stage: str, done: int, total: int) -> None:
-            job.change(stage=stage, done=done, total=total)
-
-        job.change(state="running")
+    def _hear(self, routing_key: str, body: bytes) -> None:
         try:
-            summary = await self._builder.build(job.source, full=job.full, progress=progress)
-        except FaqError as error:
-            job.change(state="failed", error=(error.code, error.message))
-        except Exception:  # the edge of a job: the server stays up and the index in use stays
-            log.exception("index job failed")
-            job.change(state="failed", error=("internal", BROKEN))
-        else:
-            log.info("indexed", faqs=summary.faqs, version=summary.version, seconds=round(summary.seconds, 1))
-            job.change(state="succeeded", summary=summary)
+            message = messages.read(EVENTS[routing_key], body)
+        except InvalidRequest:
+            return  # its sender is told by the dead letters
+        if message.request_id not in self._refused:
+            self._job(message.request_id).hear(message)

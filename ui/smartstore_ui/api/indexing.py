@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,12 +15,14 @@ from smartstore_ui.api.sse import HEARTBEAT, EventStream, event_bytes
 
 
 async def index(request: Request) -> Response:
-    """Queue a job; an empty body means the configured FAQ file, incrementally."""
+    """Queue a job, or roll back at once; an empty body means the configured FAQ file, incrementally."""
     api = api_of(request)
     api.access.owner_only(request)
     wanted = parsed(await body_bytes(request) or b"{}", IndexBody)
-    source = Path(wanted.source) if wanted.source else api.settings.faq
-    job = api.jobs.add(source, full=wanted.mode == "full")
+    if wanted.mode == "rollback":
+        job = await api.jobs.add_done(await api.bot.services.builder.rollback())
+    else:
+        job = await api.jobs.add(wanted.source, mode=wanted.mode, requested_by="api")
     return json_response(answers.JobAccepted(job_id=job.job_id), status=202, location=f"/api/index/{job.job_id}")
 
 
@@ -29,7 +30,7 @@ async def job(request: Request) -> Response:
     """Return how far a job is, or how it ended."""
     api = api_of(request)
     api.access.owner_only(request)
-    return json_response(api.jobs.get(request.path_params["job_id"]).told())
+    return json_response(api.jobs.get(request.path_params["job_id"]).told)
 
 
 async def job_events(request: Request) -> Response:

@@ -113,7 +113,7 @@ async def completions(request: Request) -> Response:
     wanted = await read_body(request, CompletionBody)
     question, history = conversation(wanted.messages)
     request_id = request.state.request_id
-    events = api.bot.stream(
+    events = api.answers.stream(
         question,
         history=history,
         model=None if wanted.model == MODEL else wanted.model,

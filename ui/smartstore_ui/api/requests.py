@@ -97,9 +97,12 @@ class IndexBody(Body):
     """A request to index; without `source` the configured FAQ file is indexed."""
 
     source: Annotated[str, StringConstraints(min_length=1, max_length=4_096)] | None = Field(
-        None, description="서버에 있는 FAQ 파일의 경로."
+        None, description="색인하는 쪽의 허용된 폴더에 있는 FAQ 파일의 경로, 또는 https 주소."
     )
-    mode: Literal["incremental", "full"] = Field("incremental", description="full이면 모두 다시 임베딩합니다.")
+    mode: Literal["incremental", "full", "rollback"] = Field(
+        "incremental",
+        description="full이면 모두 다시 임베딩합니다. rollback이면 색인하지 않고 이전 색인으로 되돌립니다.",
+    )
 
 
 class SearchQuery(Query):

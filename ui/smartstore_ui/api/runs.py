@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -11,13 +11,14 @@ import structlog
 
 from smartstore_indexing.errors import FaqError, Overloaded, UnknownResource
 from smartstore_indexing.setting_groups import LimitSettings, StreamSettings
-from smartstore_ui.metrics import Metrics, RunMetrics
+from smartstore_ui.metrics import Metrics
 from smartstore_workflows import wire
 from smartstore_workflows.events import Usage
+from smartstore_workflows.run_readers import NO_RUN, RunReaders
 
 log = structlog.get_logger(__name__)
-CANCELLED, INTERNAL = "cancelled", "internal"
-BROKEN = "답변하는 중에 오류가 났습니다. 잠시 후 다시 질문해 주세요."
+Events = AsyncGenerator[wire.StreamEvent, None]
+Observe = Callable[[wire.StreamEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,14 @@ class LiveRun:
 class Runs:
     """Starts runs, a bounded number at once, and finds them again."""
 
-    def __init__(self, *, limits: LimitSettings, stream: StreamSettings, metrics: Metrics) -> None:
-        """Take the bounds; `open` must be entered before a run is started."""
+    def __init__(
+        self, *, limits: LimitSettings, stream: StreamSettings, metrics: Metrics, elsewhere: RunReaders | None = None
+    ) -> None:
+        """Take the bounds, and what reads other processes' runs; `open` must be entered before a run is started."""
         self._limits = limits
         self._stream = stream
         self._metrics = metrics
+        self._elsewhere = elsewhere
         self._runs: OrderedDict[str, LiveRun] = OrderedDict()
         self._places = asyncio.Semaphore(limits.max_runs)
         self._queued = 0
@@ -161,7 +165,7 @@ class Runs:
         """Start no run from now on."""
         self._closing = True
 
-    async def start(self, events: AsyncGenerator[wire.StreamEvent, None], request_id: str) -> LiveRun:
+    async def start(self, events: Events, request_id: str) -> LiveRun:
         """Start a run once there is room, and return it with its first frame.
 
         Raises:
@@ -178,24 +182,36 @@ class Runs:
                 await events.aclose()
                 raise
             assert isinstance(first.data, wire.Started)
-            assert self._group is not None
-            run = LiveRun(first.data.run_id, first.data.session_id, request_id)
-            self._drop_old()
-            self._runs[run.run_id] = run
             counted.observe(first)
-            run.say(first)
-            run.task = self._group.create_task(self._pump(run, events, counted, stack.pop_all()))
-            run.left(self._stream.grace_seconds)  # a client may be gone before its first frame
-            await asyncio.sleep(0)  # a task that is cancelled before its first step never takes it, nor ends its run
-            return run
+            run = LiveRun(first.data.run_id, first.data.session_id, request_id)
+            return await self._begin(run, first, events, counted.observe, stack.pop_all())
 
     def get(self, run_id: str) -> LiveRun:
-        """Return a run of the last ten minutes; UnknownResource when there is none of that id."""
+        """Return a run of this process and the last ten minutes; UnknownResource when there is none of that id."""
         self._drop_old()
         run = self._runs.get(run_id)
         if run is None:
-            raise UnknownResource("그 답변을 찾을 수 없습니다. 끝난 지 10분이 지났거나 ID가 잘못되었습니다.")
+            raise UnknownResource(NO_RUN)
         return run
+
+    async def find(self, run_id: str, request_id: str) -> LiveRun:
+        """Return a run of any process; raises what `get` does, and StoreUnavailable where it cannot be looked for."""
+        self._drop_old()
+        if self._elsewhere is None or run_id in self._runs:
+            return self.get(run_id)
+        events = self._elsewhere.replay(run_id)
+        first = await anext(events)
+        if run_id in self._runs:  # another client found it meanwhile
+            await events.aclose()
+            return self._runs[run_id]
+        session_id = first.data.session_id if isinstance(first.data, wire.Started) else ""
+        return await self._begin(LiveRun(run_id, session_id, request_id), first, events, _uncounted, ExitStack())
+
+    async def stop(self, run_id: str, request_id: str) -> None:
+        """Stop a run of any process; raises what `find` does."""
+        (await self.find(run_id, request_id)).stop()
+        if self._elsewhere is not None:
+            await self._elsewhere.cancel(run_id)  # others may read it too
 
     def follow(
         self, run: LiveRun, after: int = 0, *, heartbeat_seconds: float | None = None
@@ -221,23 +237,33 @@ class Runs:
         finally:
             self._queued -= 1
 
-    async def _pump(
-        self, run: LiveRun, events: AsyncGenerator[wire.StreamEvent, None], counted: RunMetrics, ending: ExitStack
-    ) -> None:
+    async def _begin(
+        self, run: LiveRun, first: wire.StreamEvent, events: Events, observe: Observe, ending: ExitStack
+    ) -> LiveRun:
+        assert self._group is not None
+        self._drop_old()
+        self._runs[run.run_id] = run
+        run.say(first)
+        run.task = self._group.create_task(self._pump(run, events, observe, ending))
+        run.left(self._stream.grace_seconds)  # a client may be gone before its first frame
+        await asyncio.sleep(0)  # a task that is cancelled before its first step never takes it, nor ends its run
+        return run
+
+    async def _pump(self, run: LiveRun, events: Events, observe: Observe, ending: ExitStack) -> None:
         structlog.contextvars.bind_contextvars(request_id=run.request_id, run_id=run.run_id)
         with ending:
             try:
                 async with aclosing(events):
                     async for event in events:
-                        counted.observe(event)
+                        observe(event)
                         run.say(event)
             except asyncio.CancelledError:
-                run.end(CANCELLED, "답변을 멈췄습니다.")  # on purpose: the task ends here
+                run.end(wire.CANCELLED, wire.STOPPED)  # on purpose: the task ends here
             except FaqError as error:
-                counted.observe(run.end(error.code, error.message))
+                observe(run.end(error.code, error.message))
             except Exception:  # the edge of a run: whatever it is, the reader is told and the process stays up
                 log.exception("run failed")
-                counted.observe(run.end(INTERNAL, BROKEN))
+                observe(run.end(wire.INTERNAL, wire.BROKEN))
 
     def _drop_old(self) -> None:
         """Drop the runs whose ten minutes are over, and the oldest ended ones beyond the bound."""
@@ -247,3 +273,7 @@ class Runs:
         for place, run in enumerate(ended):
             if place < beyond or (run.ended_at or 0) < until:
                 del self._runs[run.run_id]
+
+
+def _uncounted(_: wire.StreamEvent) -> None:
+    """Count nothing: the process that began the run does."""

@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from smartstore_indexing.errors import FaqError, StoreUnavailable, TransientError
 from smartstore_ui.api.context import Api
-from smartstore_ui.api.runs import BROKEN, LiveRun
+from smartstore_ui.api.runs import LiveRun
+from smartstore_ui.chat.history import PageHistory
 from smartstore_ui.chat.view import AnswerView, Asked
 from smartstore_workflows.events import Turn
 from smartstore_workflows.masking import mask
 from smartstore_workflows.run_events import new_id
+from smartstore_workflows.wire import BROKEN
 
 log = structlog.get_logger(__name__)
 # Chainlit's page offers thumbs under what stands in a run of the first name: a button's answers bear it too. In one of
@@ -29,9 +31,10 @@ RATED, UNRATED = "on_message", "on_chat_start"
 class Conversation:
     """The page's handlers; one object serves all sessions."""
 
-    def __init__(self, api: Api) -> None:
-        """Answer with the open bot, in the runs that the API's clients share."""
+    def __init__(self, api: Api, history: PageHistory) -> None:
+        """Answer with the open bot, in the runs that the API's clients share, for the pages of a history."""
         self._api = api
+        self._history = history
         self._live: dict[str, LiveRun] = {}  # by Chainlit's session
 
     async def ask(self, message: cl.Message) -> None:
@@ -67,6 +70,8 @@ class Conversation:
             for step in thread["steps"]:
                 if turn := _turn_in(step.get("metadata")):
                     await conversations.append(thread["id"], turn)
+            if not await self._history.get_thread_author(thread["id"]):  # it was deleted meanwhile
+                await conversations.forget(thread["id"])
         except StoreUnavailable as error:
             log.warning("conversation not restored", code=error.code)
 
@@ -121,7 +126,7 @@ class Conversation:
         session = cl.context.session
         thread_id = session.thread_id
         await self._api.limiter.count(f"address:{_address(session)}", f"session:{thread_id}")
-        events = self._api.bot.stream(
+        events = self._api.answers.stream(
             asked.question, session_id=thread_id, faq_id=asked.faq_id, model=session.chat_profile, request_id=request_id
         )
         return await self._api.runs.start(events, request_id)

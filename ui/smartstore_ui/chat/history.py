@@ -197,6 +197,7 @@ class PageHistory(BaseDataLayer):
         with suppress(UnknownResource):  # deleted before
             async with self._writing.writing(thread_id) as connection:
                 await drop_thread(connection, thread_id)
+        await self._forget(thread_id)  # a page that was being opened meanwhile may have given it back
 
     async def _put_thread(self, thread_id: str, user_id: str | None, columns: dict[str, object]) -> None:
         async with self._writing.writing(thread_id, user_id=user_id) as connection:

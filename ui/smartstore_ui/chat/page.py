@@ -57,7 +57,7 @@ async def opened_page(api: Api) -> AsyncGenerator[list[BaseRoute], None]:
         history_url(settings), ratings=api.bot, forget=api.bot.forget, days=settings.chat.history_days
     )
     try:
-        _register(api, identity, history)
+        await _register(api, identity, history)
         yield page_routes(api, identity, home_of(settings))
     finally:
         await history.close()
@@ -68,8 +68,8 @@ def history_url(settings: Settings) -> str:
     return settings.chat.history_url.get_secret_value() or f"sqlite+aiosqlite:///{settings.data_dir / HISTORY_FILE}"
 
 
-def _register(api: Api, identity: Identity, history: PageHistory) -> None:
-    conversation, opening = Conversation(api), Opening(api.bot)
+async def _register(api: Api, identity: Identity, history: PageHistory) -> None:
+    conversation, opening = Conversation(api, history), Opening(api.bot)
     identity.register()
     cl.data_layer(lambda: history)
     cl.on_message(conversation.ask)
@@ -80,6 +80,7 @@ def _register(api: Api, identity: Identity, history: PageHistory) -> None:
     cl.set_chat_profiles(opening.profiles)
     cl.set_starters(opening.starters)
     _take_sockets(conversation)
+    await opening.starters(None)  # now, not while the first visitor waits
 
 
 def _take_sockets(conversation: Conversation) -> None:

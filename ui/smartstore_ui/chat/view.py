@@ -9,9 +9,9 @@ from chainlit.utils import utc_now
 
 from smartstore_indexing.errors import UnknownResource
 from smartstore_indexing.settings import EXTRACTIVE
-from smartstore_ui.api.runs import CANCELLED
 from smartstore_ui.chat.markdown import escaped, linked
 from smartstore_workflows import Chatbot
+from smartstore_workflows.wire import CANCELLED
 
 AUTHOR = {"avatarName": "assistant"}
 STAGES = {

@@ -20,6 +20,26 @@
     }, 50);
   }, true);
 
+  // What was typed outlives the page's making itself anew, which it does once its settings have come.
+  let draft = "";
+  let box = null;
+  const sent = () => (draft = "");
+  document.addEventListener("input", ({ target }) => {
+    if (target.id === "chat-input") draft = target.value;
+  });
+  document.addEventListener("click", ({ target }) => target.closest?.("#chat-submit, #starters button") && sent(), true);
+  document.addEventListener("keydown", ({ target, key, shiftKey, isComposing }) => {
+    if (target.id === "chat-input" && key === "Enter" && !shiftKey && !isComposing && ready()) sent();
+  }, true);
+  const keep = () => {
+    const now = document.querySelector("#chat-input");
+    if (!now || now === box) return;
+    box = now;
+    if (!draft || now.value) return;
+    Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(now, draft);
+    now.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+
   // Names for the buttons that are only pictures, for those who hear the page.
   const NAMES = {
     "#chat-submit": "질문 보내기",
@@ -45,6 +65,7 @@
     requestAnimationFrame(() => {
       due = false;
       name();
+      keep();
     });
   }).observe(document, { childList: true, subtree: true });
 

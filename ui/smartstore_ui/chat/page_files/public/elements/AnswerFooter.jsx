@@ -2,7 +2,7 @@ import { Button } from "@/components/ui/button"
 import * as markdown from "@/components/markdown"
 import { useChatData, useChatMessages } from "@chainlit/react-client"
 import { ChevronDown, CornerDownRight, RotateCcw } from "lucide-react"
-import { useEffect, useRef, useState } from "react"
+import { useEffect, useLayoutEffect, useRef, useState } from "react"
 
 // What stands under an answer: its sources as cards that open, its follow-ups as buttons, and who wrote it.
 export default function AnswerFooter() {
@@ -12,8 +12,8 @@ export default function AnswerFooter() {
   const { loading } = useChatData()
   const { threadId } = useChatMessages()
 
-  // [1] in the answer's text opens its card.
-  useEffect(() => {
+  // [1] in the answer's text opens its card, from the moment that the card is seen.
+  useLayoutEffect(() => {
     const content = root.current?.closest(".message-content")
     const follow = (event) => {
       const link = event.target.closest?.('a[href^="#source-"]')
