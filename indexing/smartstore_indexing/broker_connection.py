@@ -70,6 +70,13 @@ def address(settings: RabbitMQSettings) -> URL:
     return url.update_query(heartbeat=settings.heartbeat_seconds)
 
 
+class OwnedConnection(aio_pika.Connection):
+    """A connection that we close; aio-pika's own would, once forgotten, begin a farewell that nobody awaits."""
+
+    def __del__(self) -> None:
+        """Do nothing."""
+
+
 async def connected(url: URL, topology: Topology, seconds: float) -> AbstractConnection:
     """Return a connection to a broker that has our queues.
 
@@ -77,7 +84,7 @@ async def connected(url: URL, topology: Topology, seconds: float) -> AbstractCon
         Misconfigured: it refuses us, or has the queues with other arguments.
         StoreUnavailable: it does not answer.
     """
-    connection = aio_pika.Connection(url, client_properties={"connection_name": NAME})
+    connection = OwnedConnection(url, client_properties={"connection_name": NAME})
     try:
         with told_as_ours():
             async with asyncio.timeout(seconds):

@@ -406,6 +406,7 @@ async def test_events_of_strangers_are_no_jobs(world: World) -> None:
             jobs.get("a")
 
 
+@pytest.mark.long
 async def test_full_queue_and_broken_source_are_refused_and_leave_no_job(
     rabbit_settings: RabbitMQSettings,
 ) -> None:

@@ -30,7 +30,7 @@ from smartstore_workflows import Chatbot
 from smartstore_workflows.app import build
 
 # Each worker takes a core several seconds to start.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(400)]
 SEARCHERS = 4
 JOB_SECONDS = 120.0
 QUESTION = "정산 내역은 언제 되나요?"

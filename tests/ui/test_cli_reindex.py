@@ -22,7 +22,7 @@ from smartstore_ui.indexing import run_index
 from smartstore_ui.reindexing import run_reindex
 from smartstore_ui.working import run_worker
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(300)]
 ROWS = 8
 
 

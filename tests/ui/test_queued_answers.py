@@ -29,7 +29,7 @@ LONG = "가나다 " * 150  # 1.5 s
 LONGEST = "가나다 " * 450
 AT_ONCE, MAX_WAITING = 2, 3  # of a worker, and in the queue
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @dataclass
