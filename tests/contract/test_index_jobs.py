@@ -38,7 +38,7 @@ from smartstore_indexing.queues import (
 from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
 from smartstore_ui.api.index_jobs import IndexJob, IndexJobs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 ROWS = 4
 INDEXING = replace(named(work_queues(1), INDEX), retry_seconds=(0.1, 0.3))
 ATTEMPTS = 3
@@ -406,7 +406,6 @@ async def test_events_of_strangers_are_no_jobs(world: World) -> None:
             jobs.get("a")
 
 
-@pytest.mark.long
 async def test_full_queue_and_broken_source_are_refused_and_leave_no_job(
     rabbit_settings: RabbitMQSettings,
 ) -> None:

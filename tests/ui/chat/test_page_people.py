@@ -59,7 +59,7 @@ async def test_who_signs_in_at_a_provider_is_somebody_else_than_a_name_of_the_fi
     assert user["identifier"] == f"generic:{ELSEWHERE}"
 
 
-@pytest.mark.slow
+@pytest.mark.long  # it starts two servers again: a minute
 @pytest.mark.timeout(300)
 async def test_chats_and_who_is_signed_in_outlive_a_restart(visit: Visit, front: Front) -> None:
     servers = [front.chatting.start(), front.signed.start()]
