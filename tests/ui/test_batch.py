@@ -10,6 +10,8 @@ from talking import MINOR, RESTAURANT
 from smartstore_indexing.errors import InvalidRequest, Misconfigured
 from smartstore_ui.batch import Item, read_items, run_batch
 from smartstore_ui.cli import _run, parser
+
+pytestmark = pytest.mark.long  # each starts a program
 from smartstore_ui.working import run_worker
 
 GOOD = {

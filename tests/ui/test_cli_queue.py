@@ -19,7 +19,7 @@ from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
 from smartstore_ui.cli import parser
 from smartstore_ui.dead_letters import run_dead
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(300)]
 HIDDEN = "\x1b[2J지운다"
 
 
