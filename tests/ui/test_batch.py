@@ -10,9 +10,9 @@ from talking import MINOR, RESTAURANT
 from smartstore_indexing.errors import InvalidRequest, Misconfigured
 from smartstore_ui.batch import Item, read_items, run_batch
 from smartstore_ui.cli import _run, parser
-
-pytestmark = pytest.mark.long  # each starts a program
 from smartstore_ui.working import run_worker
+
+pytestmark = pytest.mark.long  # some start a program
 
 GOOD = {
     "lines of text": ("정산은 언제 되나요?\n\n  배송비는?  \n", [("1", "정산은 언제 되나요?"), ("3", "배송비는?")]),
