@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from smartstore_indexing.queues import Delivery, Handler, Queues, WorkQueue
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_indexing.topology import Topology
 
 # Debian's other one, which is in root's PATH alone, changes to a user and a folder of its own.

@@ -22,9 +22,8 @@ from smartstore_indexing.index_worker import PREFETCH
 from smartstore_indexing.milvus import Collections
 from smartstore_indexing.opening import opened_queues
 from smartstore_indexing.queues import INDEX
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
 from smartstore_indexing.reading import IndexReader, Snapshot
-from smartstore_indexing.setting_groups import IndexSettings, MilvusSettings
+from smartstore_indexing.setting_groups import IndexSettings, MilvusSettings, RabbitMQSettings
 from smartstore_indexing.settings import Settings
 from smartstore_indexing.wiring import index_worker_of, opened_builder
 

@@ -24,7 +24,7 @@ from smartstore_indexing.queues import (
     WorkQueue,
     named,
 )
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_indexing.topology import Topology
 
 log = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ from yarl import URL
 
 from smartstore_indexing.errors import FaqError, Misconfigured, StoreUnavailable
 from smartstore_indexing.queues import full
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_indexing.topology import Topology
 
 CLOSE_SECONDS = 2.0

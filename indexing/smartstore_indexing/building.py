@@ -41,21 +41,14 @@ class IndexBuilder:
         embedding: BaseEmbedding,
         dimensions: int,
         morphemes: Morphemes,
-        golden: Path | None = None,
-        golden_hit: float = 0.0,
+        check: IndexCheck,
     ) -> None:
-        """Borrow the parts; who made them closes them. Of the questions in `golden` that share must find their FAQ."""
+        """Borrow the parts; who made them closes them."""
         self._collections = collections
         self._embedding = embedding
         self._dimensions = dimensions
         self._morphemes = morphemes
-        self._check = IndexCheck(
-            collections=collections,
-            embedding=embedding,
-            morphemes=morphemes,
-            golden=golden,
-            golden_hit=golden_hit,
-        )
+        self._check = check
 
     async def build(
         self, path: Path, *, full: bool = False, progress: Progress = silent, requests: Sequence[str] = ()

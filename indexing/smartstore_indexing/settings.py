@@ -11,7 +11,6 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from smartstore_indexing.errors import Misconfigured
 from smartstore_indexing.loading import SAMPLE
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
 from smartstore_indexing.setting_groups import (
     CacheSettings,
     ChatSettings,
@@ -21,6 +20,7 @@ from smartstore_indexing.setting_groups import (
     MemorySettings,
     MilvusSettings,
     OpenAISettings,
+    RabbitMQSettings,
     RedisSettings,
     ServerSettings,
     StepSettings,

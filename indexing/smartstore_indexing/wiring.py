@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 
 from smartstore_indexing.building import IndexBuilder
+from smartstore_indexing.checking import IndexCheck
 from smartstore_indexing.embedding import DIMENSIONS, E5Embedding
 from smartstore_indexing.holding import held
 from smartstore_indexing.index_sources import fetched
@@ -52,13 +53,15 @@ def builder_of(
     settings: Settings, *, collections: Collections, embedding: E5Embedding, morphemes: Morphemes
 ) -> IndexBuilder:
     """Return what builds indexes out of these parts."""
-    return IndexBuilder(
+    check = IndexCheck(
         collections=collections,
         embedding=embedding,
-        dimensions=DIMENSIONS,
         morphemes=morphemes,
         golden=Path(settings.index.golden) if settings.index.golden else None,
         golden_hit=settings.index.golden_hit,
+    )
+    return IndexBuilder(
+        collections=collections, embedding=embedding, dimensions=DIMENSIONS, morphemes=morphemes, check=check
     )
 
 

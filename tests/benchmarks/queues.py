@@ -27,7 +27,7 @@ from smartstore_indexing.queues import (
     Delivery,
     work_queues,
 )
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 
 sys.path.append(str(Path(__file__).parent.parent))
 from brokers import RabbitProcess

@@ -31,8 +31,7 @@ from smartstore_indexing.queues import (
     WorkQueue,
     work_queues,
 )
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
-from smartstore_indexing.setting_groups import RedisSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings, RedisSettings
 from smartstore_indexing.topology import Topology
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.answer_requests import AnswerAsked, asked

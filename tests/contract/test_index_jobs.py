@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import by_way_of, until
@@ -16,6 +17,7 @@ from workers import edition
 
 from smartstore_indexing.broker import Broker
 from smartstore_indexing.building import IndexBuilder
+from smartstore_indexing.checking import IndexCheck
 from smartstore_indexing.embedding import DIMENSIONS, E5Embedding
 from smartstore_indexing.errors import Conflict, InvalidRequest, Overloaded, StoreUnavailable, UnknownResource
 from smartstore_indexing.index_sources import fetched
@@ -35,7 +37,7 @@ from smartstore_indexing.queues import (
     named,
     work_queues,
 )
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_ui.api.index_jobs import IndexJob, IndexJobs
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
@@ -80,14 +82,13 @@ class World:
         return self.opened[-1]
 
     def worker(self, queues: Queues, collections: Collections | None = None) -> IndexWorker:
-        builder = IndexBuilder(
-            collections=collections or self.collections,
-            embedding=self.embedding,
-            dimensions=DIMENSIONS,
-            morphemes=self.morphemes,
-            golden=self.golden,
-            golden_hit=0.75,
-        )
+        parts: dict[str, Any] = {
+            "collections": collections or self.collections,
+            "embedding": self.embedding,
+            "morphemes": self.morphemes,
+        }
+        check = IndexCheck(**parts, golden=self.golden, golden_hit=0.75)
+        builder = IndexBuilder(**parts, dimensions=DIMENSIONS, check=check)
 
         def fetch(source: str | None):  # type: ignore[no-untyped-def]  # a context manager
             return fetched(source or str(self.edition(0)), allowed_folders=[self.folder])

@@ -20,7 +20,7 @@ from smartstore_indexing.errors import (
 )
 from smartstore_indexing.local_queues import LocalQueues
 from smartstore_indexing.queues import BROKEN, Delivery, Event, Queues
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 
 Make = Callable[..., Queues]
 

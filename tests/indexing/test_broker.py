@@ -39,7 +39,7 @@ from smartstore_indexing.queues import (
     Delivery,
     work_queues,
 )
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_indexing.topology import Topology
 
 SOURCES = (
@@ -57,7 +57,7 @@ WORKER = """
 import asyncio, sys
 from smartstore_indexing.broker import Broker
 from smartstore_indexing.queues import WorkQueue
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 async def hang(delivery):
     print(delivery.message_id, flush=True)
     await asyncio.Event().wait()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from llama_index.core.schema import BaseNode
 
 from smartstore_indexing import building, reading
 from smartstore_indexing.building import IndexBuilder
+from smartstore_indexing.checking import IndexCheck
 from smartstore_indexing.embedding import DIMENSIONS, MODEL_NAME, E5Embedding
 from smartstore_indexing.errors import (
     Conflict,
@@ -75,14 +77,13 @@ class World:
 
     def builder(self, by: Collections | None = None) -> IndexBuilder:
         """Return what builds through these collections, by default this world's."""
-        return IndexBuilder(
-            collections=by or self.collections,
-            embedding=self.embedding,
-            dimensions=DIMENSIONS,
-            morphemes=self.morphemes,
-            golden=self.golden,
-            golden_hit=0.5,
-        )
+        parts: dict[str, Any] = {
+            "collections": by or self.collections,
+            "embedding": self.embedding,
+            "morphemes": self.morphemes,
+        }
+        check = IndexCheck(**parts, golden=self.golden, golden_hit=0.5)
+        return IndexBuilder(**parts, dimensions=DIMENSIONS, check=check)
 
     async def snapshot(self) -> Snapshot:
         """Return what a reader that starts now sees."""

@@ -15,7 +15,7 @@ from workers import MilvusProcess, edition, sharing, working
 from smartstore_indexing.errors import InvalidRequest, Misconfigured
 from smartstore_indexing.opening import opened_queues
 from smartstore_indexing.queues import INDEX
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_indexing.settings import load_settings
 from smartstore_indexing.wiring import opened_builder
 from smartstore_ui.indexing import run_index

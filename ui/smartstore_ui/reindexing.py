@@ -5,7 +5,6 @@ import sys
 from contextlib import aclosing
 from pathlib import Path
 
-from smartstore_indexing.errors import FaqError
 from smartstore_indexing.opening import has_broker, opened_queues
 from smartstore_indexing.settings import Settings, load_settings
 from smartstore_indexing.summaries import IndexSummary
@@ -30,26 +29,19 @@ def run_reindex(source: str | None, *, full: bool, watch: bool) -> int:
             done = asyncio.run(_requested(settings, source, show if watch else None, full=full))
         else:
             done = indexed(settings, source, show, full=full)
-    if isinstance(done, FaqError):
-        raise done
     if done is not None:
         print_summary(done)
     return 0
 
 
-async def _requested(
-    settings: Settings, source: str | None, show: Show | None, *, full: bool
-) -> IndexSummary | FaqError | None:
+async def _requested(settings: Settings, source: str | None, show: Show | None, *, full: bool) -> IndexSummary | None:
     """Publish the request; return how it ended where that is to be shown, None where it is not."""
     async with opened_queues(settings) as queues:
         jobs = IndexJobs(queues)
         async with jobs.open():
-            try:
-                job = await jobs.add(_absolute(source), mode="full" if full else "incremental", requested_by="cli")
-                sys.stderr.write(REQUESTED.format(job_id=job.job_id))
-                return None if show is None else await _followed(jobs, job, show)
-            except FaqError as error:
-                return error  # raised here, the group of what is open would wrap it
+            job = await jobs.add(_absolute(source), mode="full" if full else "incremental", requested_by="cli")
+            sys.stderr.write(REQUESTED.format(job_id=job.job_id))
+            return None if show is None else await _followed(jobs, job, show)
 
 
 async def _followed(jobs: IndexJobs, job: IndexJob, show: Show) -> IndexSummary | None:

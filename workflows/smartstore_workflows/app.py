@@ -1,4 +1,4 @@
-"""The composition root: the only place that opens clients, and closes them in reverse."""
+"""The composition root of what answers: opens every client, and closes them in reverse."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager

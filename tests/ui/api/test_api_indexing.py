@@ -18,7 +18,7 @@ from talking import Client
 from workers import MilvusProcess, Shared, edition, sharing, working
 
 from smartstore_indexing.opening import opened_queues
-from smartstore_indexing.rabbitmq_settings import RabbitMQSettings
+from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_indexing.wiring import opened_builder
 from smartstore_ui.api.index_jobs import IndexJobs
 

@@ -1,6 +1,7 @@
 """How long runs are kept, how many, and what a run says that ends in an error nobody foresaw."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -116,7 +117,7 @@ async def test_place_of_a_run_is_free_again_however_it_ended() -> None:
 
 
 async def test_runs_that_nobody_reads_are_stopped_after_the_grace_alone() -> None:
-    async with runs_of(grace_seconds=0.1) as runs:
+    async with runs_of(grace_seconds=0.1, heartbeat_seconds=0.2) as runs:
         left = await runs.start(silent("하나"), "요청")
         followed = await runs.start(silent("둘"), "요청")
         frames = runs.follow(followed)
@@ -127,3 +128,14 @@ async def test_runs_that_nobody_reads_are_stopped_after_the_grace_alone() -> Non
         assert not followed.ended
         await frames.aclose()
         await asyncio.to_thread(wait_until, lambda: followed.ended)
+
+
+async def test_reader_whom_a_busy_process_lets_wait_finds_its_run_alive() -> None:
+    async with runs_of(grace_seconds=0.1) as runs:
+        run = await runs.start(silent("하나"), "요청")
+        time.sleep(0.3)  # noqa: ASYNC251  # the whole process is busy
+        await asyncio.sleep(0.01)
+        frames = runs.follow(run)
+        assert (await anext(frames))[0].event == "started"
+        assert not run.ended
+        await frames.aclose()

@@ -19,6 +19,7 @@ from smartstore_ui.api.runs import Runs
 from smartstore_ui.metrics import Metrics
 from smartstore_workflows import Chatbot
 from smartstore_workflows.answer_requests import Answers
+from smartstore_workflows.background import beside
 from smartstore_workflows.queued_answers import QueuedAnswers, opened_readers
 from smartstore_workflows.run_readers import RunReaders
 
@@ -104,14 +105,9 @@ async def _indexing(settings: Settings, bot: Chatbot, queues: Queues) -> AsyncGe
         yield
         return
     worker = index_worker_of(settings, builder=bot.services.builder, queues=queues)
-    async with asyncio.TaskGroup() as group:
-        working = group.create_task(
-            queues.consume(INDEX, worker, prefetch=PREFETCH, stopping=asyncio.Event(), drain_seconds=0.0)
-        )
-        try:
-            yield
-        finally:
-            working.cancel()  # the message of a build that goes on is delivered again
+    # At the end the message of a build that goes on is not settled: it is delivered again.
+    async with beside(queues.consume(INDEX, worker, prefetch=PREFETCH, stopping=asyncio.Event(), drain_seconds=0.0)):
+        yield
 
 
 def api_of(connection: HTTPConnection) -> Api:

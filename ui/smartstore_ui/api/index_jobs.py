@@ -16,6 +16,7 @@ from smartstore_indexing.messages import IndexFailed, IndexProgress, IndexReques
 from smartstore_indexing.queues import INDEX_FAILED, INDEX_PROGRESS, INDEX_REQUESTED, INDEX_SUCCEEDED, Queues
 from smartstore_indexing.summaries import IndexSummary
 from smartstore_ui.api import answers
+from smartstore_workflows.background import beside
 from smartstore_workflows.run_events import new_id
 
 log = structlog.get_logger(__name__)
@@ -86,14 +87,10 @@ class IndexJobs:
             Misconfigured: the broker refuses us.
         """
         with suppress(StoreUnavailable):
-            await self._queues.ping()  # here, because the group would wrap what it raises
-        async with asyncio.TaskGroup() as group:
-            listening = group.create_task(self._listen())
+            await self._queues.ping()  # what it says is wrong is said before anybody waits
+        async with beside(self._listen()):
             await self._tried.wait()
-            try:
-                yield
-            finally:
-                listening.cancel()
+            yield
 
     async def add(self, source: str | None, *, mode: Mode, requested_by: str) -> IndexJob:
         """Ask for an index of a source, None for the configured one.

@@ -245,7 +245,8 @@ class Runs:
         self._runs[run.run_id] = run
         run.say(first)
         run.task = self._group.create_task(self._pump(run, events, observe, ending))
-        run.left(self._stream.grace_seconds)  # a client may be gone before its first frame
+        # A client may be gone before its first frame; a busy process may be late to send it.
+        run.left(max(self._stream.grace_seconds, self._stream.heartbeat_seconds))
         await asyncio.sleep(0)  # a task that is cancelled before its first step never takes it, nor ends its run
         return run
 

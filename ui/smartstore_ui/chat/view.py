@@ -198,13 +198,13 @@ class StageSteps:
             await cl.context.emitter.update_step(self._whole.to_dict())
 
     async def end(self, timings_ms: Mapping[str, float]) -> None:
-        """Say how long each stage took."""
-        for stage, milliseconds in timings_ms.items():
-            if stage in self._stages:
-                self._stages[stage].name = f"{STAGES[stage]} ({milliseconds / 1000:.2f}초)"
-                self._stages[stage].end = None
+        """End all, and say how long each took."""
         await self.fold()
         await self._end_stages()
+        for stage in timings_ms.keys() & self._stages.keys():
+            step = self._stages[stage]
+            step.name = f"{STAGES[stage]} ({timings_ms[stage] / 1000:.2f}초)"
+            await cl.context.emitter.update_step(step.to_dict())
 
     async def _end_stages(self) -> None:
         for step in self._stages.values():
