@@ -227,7 +227,7 @@ def front(page_switch: ModelSwitch, indexed_dir: Path, tmp_path_factory: pytest.
             serving(
                 folder / "chatting",
                 indexed_dir,
-                **model_settings(page_switch),
+                **model_settings(page_switch) | {"OPENAI__TIMEOUT_SECONDS": "20"},
                 SERVER__CORS_ORIGINS=allowed,
                 CACHE__ENABLED="false",
                 STREAM__GRACE_SECONDS="0.5",
