@@ -230,7 +230,7 @@ def front(page_switch: ModelSwitch, indexed_dir: Path, tmp_path_factory: pytest.
                 **model_settings(page_switch) | {"OPENAI__TIMEOUT_SECONDS": "20"},
                 SERVER__CORS_ORIGINS=allowed,
                 CACHE__ENABLED="false",
-                STREAM__GRACE_SECONDS="0.5",
+                STREAM__GRACE_SECONDS="2.5",
                 LIMITS__PER_MINUTE="0",
                 LIMITS__MAX_RUNS=str(MAX_RUNS),
                 LIMITS__QUEUE="0",

@@ -1,14 +1,16 @@
 """A conversation on the page, as a seller has it on a computer and on a phone."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import httpx
+import pytest
 from browsing import BOTH, CITING, MAX_RUNS, Visit, counts
 from conftest import ModelServer, wait_until
-from playwright.async_api import expect
+from playwright.async_api import WebSocketRoute, expect
 from served import ModelSwitch, Served
 from talking import MINOR
 
@@ -147,3 +149,40 @@ async def test_half_answer_of_a_model_that_breaks_off_is_cleared(
     assert "무지개" not in await answer.inner_text()
     await expect(answer.locator(".prose").first).to_contain_text("법정대리인")
     await expect(answer.locator(".answer-notes")).to_contain_text("지금 모델을 쓸 수 없어 FAQ에서 그대로 답했습니다")
+
+
+@pytest.mark.parametrize("until", ["a token", "the end"])
+async def test_answer_is_whole_after_the_connection_was_lost(visit: Visit, chatting: Served, until: str) -> None:
+    chat = await visit(chatting.url)
+    lost, sockets = asyncio.Event(), []
+
+    async def through(socket: WebSocketRoute) -> None:
+        """Let a socket through; of the first one nothing is heard once it is lost, and then it closes."""
+        server = socket.connect_to_server()
+        first = not sockets
+        sockets.append(socket)
+
+        def heard(said: str | bytes) -> None:
+            if not (first and lost.is_set()):
+                socket.send(said)
+
+        server.on_message(heard)
+
+    await chat.page.route_web_socket(re.compile("socket.io"), through)
+    await chat.open()
+    await chat.ask(MINOR)
+    await expect(chat.answers.first).to_contain_text("스마트")
+    lost.set()
+    if until == "the end":
+        await asyncio.sleep(4.0)  # the answer takes three
+    await sockets[0].close()
+    answer = await chat.answer(0)
+
+    assert len(sockets) > 1
+    await expect(answer.locator(".source-card").first).to_be_visible()
+    await expect(chat.answers).to_have_count(1)
+    await expect(chat.questions).to_have_count(1)
+    text = await answer.locator(".prose").first.inner_text()
+    assert len(text) > 300, "a part of it is missing"
+    await chat.page.reload()
+    await expect(chat.answers.first.locator(".prose").first).to_have_text(text)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import aclosing
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import chainlit as cl
 import structlog
@@ -36,6 +37,7 @@ class Conversation:
         self._api = api
         self._history = history
         self._live: dict[str, LiveRun] = {}  # by Chainlit's session
+        self._views: WeakKeyDictionary[object, AnswerView] = WeakKeyDictionary()  # the last of each session
 
     async def ask(self, message: cl.Message) -> None:
         """Answer a message; Chainlit has put a run step around it."""
@@ -53,13 +55,13 @@ class Conversation:
         except FaqError:
             question = ""  # it has left the index; what the answer says of that is shown
         said = await cl.Message(question or str(action.payload.get("text", "")), type="user_message").send()
-        await self._act(Asked(question, faq_id), parent_id=said.id)
+        await self._act(Asked(question, faq_id), said)
 
     async def retry(self, action: cl.Action) -> None:
         """Ask again what could not be answered."""
         question, faq_id = action.payload.get("question"), action.payload.get("faq_id")
         if isinstance(question, str) and isinstance(faq_id, str | None):
-            await self._act(Asked(question, faq_id), parent_id=None)
+            await self._act(Asked(question, faq_id), None)
 
     async def resume(self, thread: ThreadDict) -> None:
         """Give the bot an earlier chat again where it has forgotten it: pages are kept longer than conversations."""
@@ -74,6 +76,13 @@ class Conversation:
                 await conversations.forget(thread["id"])
         except StoreUnavailable as error:
             log.warning("conversation not restored", code=error.code)
+
+    async def reconnected(self, session: WebsocketSession) -> None:
+        """Show the last answer again to a page that comes back, and go on with it."""
+        if view := self._views.get(session):
+            if session.id in self._live:
+                await cl.context.emitter.task_start()
+            await view.show_again()
 
     async def stop(self, session: WebsocketSession) -> None:
         """Stop the session's answer; what there is of it stays on the page."""
@@ -95,18 +104,19 @@ class Conversation:
 
         asyncio.get_running_loop().call_later(self._api.settings.stream.grace_seconds, end)
 
-    async def _act(self, asked: Asked, *, parent_id: str | None) -> None:
+    async def _act(self, asked: Asked, said: cl.Message | None) -> None:
         session = cl.context.session
         session.current_task = asyncio.current_task()
         await cl.context.emitter.task_start()
         try:
-            async with cl.Step(name=RATED, type="run", parent_id=parent_id) as run_step:
-                await self._answer(asked, run_step)
+            async with cl.Step(name=RATED, type="run", parent_id=said.id if said else None) as run_step:
+                await self._answer(asked, run_step, said)
         finally:
             await cl.context.emitter.task_end()
 
-    async def _answer(self, asked: Asked, run_step: cl.Step) -> None:
-        view = AnswerView(bot=self._api.bot, asked=asked, run_step=run_step)
+    async def _answer(self, asked: Asked, run_step: cl.Step, said: cl.Message | None = None) -> None:
+        view = AnswerView(bot=self._api.bot, asked=asked, run_step=run_step, said=said)
+        self._views[cl.context.session] = view
         request_id = new_id()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:

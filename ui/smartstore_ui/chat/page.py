@@ -9,7 +9,7 @@ import chainlit as cl
 import structlog
 from chainlit.server import sio
 from chainlit.session import WebsocketSession
-from chainlit.socket import connect, message
+from chainlit.socket import connect, connection_successful, message
 from chainlit.utils import utc_now
 from socketio.exceptions import ConnectionRefusedError as Refused
 from starlette.routing import BaseRoute
@@ -102,12 +102,20 @@ def _take_sockets(conversation: Conversation) -> None:
             kept = {"id": said["id"], "output": str(said.get("output", "")), "name": "User", "type": "user_message"}
             await message(sid, {"message": {**kept, "createdAt": utc_now()}, "fileReferences": None})
 
+    async def connected(sid: str) -> None:
+        """Greet a page, and show one that comes back what it may have missed: Chainlit shows it nothing."""
+        await connection_successful(sid)
+        session = WebsocketSession.get(sid)
+        if session and session.restored:
+            await conversation.reconnected(session)
+
     async def stop(sid: str) -> None:
         """Stop the answer; Chainlit's own says so in English."""
         if session := WebsocketSession.get(sid):
             await conversation.stop(session)
 
     sio.on("connect", handler=checked_connect)
+    sio.on("connection_successful", handler=connected)
     sio.on("client_message", handler=checked_message)
     sio.on("stop", handler=stop)
     logging.getLogger("chainlit").addFilter(_as_warning)

@@ -42,14 +42,15 @@ class Asked:
 class AnswerView:
     """Shows one run; `show` takes its events in order."""
 
-    def __init__(self, *, bot: Chatbot, asked: Asked, run_step: cl.Step) -> None:
-        """Show the answer inside a run step that stands on the page."""
+    def __init__(self, *, bot: Chatbot, asked: Asked, run_step: cl.Step, said: cl.Message | None = None) -> None:
+        """Show the answer inside a run step that stands on the page, `said` before it where a button asked."""
         self.answer: dict[str, Any] = {}
         self.suggestions: list[dict[str, str]] = []
         self._bot = bot
         self._asked = asked
         self._run_step = run_step
-        self._stages = StageSteps(run_step)
+        self._standing: list[cl.Message | cl.Step | cl.CustomElement] = [*([said] if said else []), run_step]
+        self._stages = StageSteps(run_step, self._standing)
         self._message: cl.Message | None = None
         self._sources: list[dict[str, Any]] = []
         self._model = EXTRACTIVE
@@ -85,9 +86,21 @@ class AnswerView:
         await self._stages.end({})
         shown = cl.Message(escaped(message, of_model=False), metadata=AUTHOR)
         shown.is_error = True
-        await shown.send()
+        await self._send(shown)
         if retryable:
-            await _put_under(shown, retry=self._asked.again())
+            await self._put_under(shown, retry=self._asked.again())
+
+    async def show_again(self) -> None:
+        """Send all that stands there: a page whose connection was lost may have missed some of it."""
+        emitter = cl.context.emitter
+        await emitter.emit(
+            "first_interaction", {"interaction": self._asked.question, "thread_id": cl.context.session.thread_id}
+        )
+        for shown in self._standing:
+            if isinstance(shown, cl.CustomElement):
+                await emitter.send_element(shown.to_dict())
+            else:
+                await emitter.send_step(shown.to_dict())
 
     @property
     def _of_model(self) -> bool:
@@ -95,7 +108,7 @@ class AnswerView:
 
     async def _say(self, text: str) -> None:
         if self._message is None:
-            self._message = await cl.Message(text, metadata=AUTHOR).send()
+            self._message = await self._send(cl.Message(text, metadata=AUTHOR))
         else:
             await self._message.stream_token(text)
 
@@ -116,11 +129,11 @@ class AnswerView:
             await self.fail(self._failure["message"], retryable=self._failure["retryable"])
 
     async def _complete(self) -> None:
-        message = self._message or await cl.Message("", metadata=AUTHOR).send()
+        message = self._message or await self._send(cl.Message("", metadata=AUTHOR))
         of_model = self.answer["model"] != EXTRACTIVE
         message.content = linked(self.answer["text"], of_model=of_model, sources=len(self._sources))
         await message.update()
-        await _put_under(
+        await self._put_under(
             message,
             sources=await self._cards(),
             follow_ups=list(self.suggestions),
@@ -128,9 +141,9 @@ class AnswerView:
         )
 
     async def _stopped(self) -> None:
-        message = self._message or await cl.Message(STOPPED, metadata=AUTHOR).send()
+        message = self._message or await self._send(cl.Message(STOPPED, metadata=AUTHOR))
         await message.update()
-        await _put_under(message, retry=self._asked.again(), notes=[STOPPED] if self._message else [])
+        await self._put_under(message, retry=self._asked.again(), notes=[STOPPED] if self._message else [])
 
     async def _cards(self) -> list[dict[str, Any]]:
         """Return the cited sources, or where none is cited the best, with their whole answers.
@@ -162,12 +175,33 @@ class AnswerView:
             notes.append("앞의 대화를 불러오지 못해 이 질문만 보고 답했습니다")
         return notes
 
+    async def _send(self, message: cl.Message) -> cl.Message:
+        self._standing.append(message)
+        await message.send()
+        return message
+
+    async def _put_under(
+        self,
+        message: cl.Message,
+        *,
+        sources: Sequence[Mapping[str, Any]] = (),
+        follow_ups: Sequence[Mapping[str, str]] = (),
+        retry: Mapping[str, str | None] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Put cards, buttons and notes under a message; the element's page is page_files/public/elements."""
+        props = {"sources": sources, "follow_ups": follow_ups, "retry": retry, "notes": notes}
+        footer = cl.CustomElement(name="AnswerFooter", props=props, display="inline")
+        footer.chainlit_key, footer.updatable = footer.id, False  # else its props are written to a file as well
+        self._standing.append(footer)
+        await footer.send(for_id=message.id)
+
 
 class StageSteps:
     """The stages of an answer as steps below one that folds up; they are shown, not kept."""
 
-    def __init__(self, run_step: cl.Step) -> None:
-        """Stand in a run step."""
+    def __init__(self, run_step: cl.Step, standing: list[cl.Message | cl.Step | cl.CustomElement]) -> None:
+        """Stand in a run step, and note in `standing` what was sent."""
         self._whole = cl.Step(
             name="답변을 준비하고 있습니다",
             type="tool",
@@ -177,17 +211,20 @@ class StageSteps:
             icon="list-checks",
         )
         self._stages: dict[str, cl.Step] = {}
+        self._standing = standing
 
     async def begin(self, stage: str) -> None:
         """Show a stage that begins; it ends those before it, but filter and retrieve run side by side."""
         if not self._stages:
             self._whole.start = utc_now()
+            self._standing.append(self._whole)
             await cl.context.emitter.send_step(self._whole.to_dict())
         if not (stage in ("filter", "retrieve") and self._stages.keys() & {"filter", "retrieve"}):
             await self._end_stages()
         step = cl.Step(name=STAGES[stage], type="tool", parent_id=self._whole.id)
         step.start = utc_now()
         self._stages[stage] = step
+        self._standing.append(step)
         await cl.context.emitter.send_step(step.to_dict())
 
     async def fold(self) -> None:
@@ -211,18 +248,3 @@ class StageSteps:
             if step.end is None:
                 step.end = utc_now()
                 await cl.context.emitter.update_step(step.to_dict())
-
-
-async def _put_under(
-    message: cl.Message,
-    *,
-    sources: Sequence[Mapping[str, Any]] = (),
-    follow_ups: Sequence[Mapping[str, str]] = (),
-    retry: Mapping[str, str | None] | None = None,
-    notes: Sequence[str] = (),
-) -> None:
-    """Put cards, buttons and notes under a message; the element's page is page_files/public/elements."""
-    props = {"sources": sources, "follow_ups": follow_ups, "retry": retry, "notes": notes}
-    footer = cl.CustomElement(name="AnswerFooter", props=props, display="inline")
-    footer.chainlit_key, footer.updatable = footer.id, False  # else its props are written to a file as well
-    await footer.send(for_id=message.id)

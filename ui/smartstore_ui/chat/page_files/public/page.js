@@ -54,9 +54,13 @@
     "button:has(> svg.lucide-message-circle)": "남긴 의견",
     "#thread-history button:has(> svg)": "대화 메뉴",
   };
+  const ours = new Set(Object.values(NAMES));
   const name = () => {
     for (const [selector, label] of Object.entries(NAMES))
-      for (const button of document.querySelectorAll(`:is(${selector}):not([aria-label])`)) button.setAttribute("aria-label", label);
+      for (const button of document.querySelectorAll(selector)) {
+        const named = button.getAttribute("aria-label"); // one button may become another
+        if (named !== label && (!named || ours.has(named))) button.setAttribute("aria-label", label);
+      }
   };
   let due = false;
   new MutationObserver(() => {
