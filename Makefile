@@ -7,7 +7,7 @@ ROWS ?=
 PYTEST := $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-long check fix bench demo lock clean
+.PHONY: help setup setup-dev run test test-long test-finetune check fix bench demo lock clean
 
 help:  ## 이 목록을 보여 줍니다
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -34,6 +34,13 @@ test: check  ## 모든 검사와 시험을 실행합니다
 
 test-long: check  ## 횟수를 줄이지 않은 시험까지 실행합니다
 	@$(PYTEST)
+
+test-finetune: setup .venv/finetune/.installed  ## 미세조정을 CPU에서 시험합니다 (PyTorch를 .venv/finetune/에 설치합니다)
+	@.venv/finetune/bin/python -m pytest -c tests/finetune/pytest.ini tests/finetune
+
+.venv/finetune/.installed: deploy/finetune/requirements.txt deploy/finetune/setup.sh
+	@bash deploy/finetune/setup.sh
+	@touch $@
 
 check: setup-dev  ## 형식, 규칙, 타입을 검사합니다
 	@$(BIN)/ruff format --check --quiet .

@@ -24,6 +24,7 @@ from smartstore_workflows import Chatbot
 from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.app import Services, build
 from smartstore_workflows.follow_ups import FollowUpModel
+from smartstore_workflows.models import Models
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -92,7 +93,7 @@ def workflow_over(services: Services, **changes: Any) -> AnswerWorkflow:
         "morphemes": services.morphemes,
         "scope": services.scope,
         "follow_ups": FollowUpModel.shipped(),
-        "model": None,
+        "models": Models({}),
         "timeout_seconds": 30.0,
     }
     return AnswerWorkflow(**parts | changes)

@@ -8,18 +8,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 
 from smartstore_indexing.checking import Golden, IndexCheck
 from smartstore_indexing.cleaning import clean_all
-from smartstore_indexing.embedding import in_batches
+from smartstore_indexing.embedding import Embedder, in_batches
 from smartstore_indexing.errors import Conflict, IndexRejected, InvalidRequest, StoreUnavailable
 from smartstore_indexing.faq import FAQ, FaqId, digest
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.loading import load
 from smartstore_indexing.milvus import Collections, Manifest
-from smartstore_indexing.nodes import FORMAT, PARTS, NodeParts, embedded_text, node_id, searched_text, to_node
+from smartstore_indexing.nodes import FORMAT, PARTS, NodeParts, embedded_text, node_id, packed, searched_text, to_node
 from smartstore_indexing.summaries import IndexSummary
 
 TEXT_BYTES = 65_535  # what a Milvus text field holds; Milvus Lite takes more
@@ -38,15 +37,18 @@ class IndexBuilder:
         self,
         *,
         collections: Collections,
-        embedding: BaseEmbedding,
-        dimensions: int,
+        embedding: Embedder,
         morphemes: Morphemes,
         check: IndexCheck,
+        local: Embedder | None = None,
     ) -> None:
-        """Borrow the parts; who made them closes them."""
+        """Borrow the parts; who made them closes them.
+
+        `local` is the shipped encoder, whose vectors are kept beside those of another `embedding`.
+        """
         self._collections = collections
         self._embedding = embedding
-        self._dimensions = dimensions
+        self._local = local
         self._morphemes = morphemes
         self._check = check
 
@@ -55,13 +57,16 @@ class IndexBuilder:
     ) -> IndexSummary:
         """Index an FAQ file; only FAQs whose content changed are embedded, all of them with `full`.
 
-        `progress` is called as (stage, done, total) with the stages "embed" and "write"; `requests` are the ids of
+        `progress` is called as (stage, done, total) with the stages "embed" and "write", and before another model than
+        the shipped one embeds once as ("plan", texts, tokens), both of what it will embed; `requests` are the ids of
         those that ask, for `met`. What a build that was killed left behind is dropped.
 
         Raises:
+            Conflict: the model's vectors have not the dimensions that it gave the unchanged FAQs; `full` helps.
             InvalidRequest: the file cannot be read, or once cleaned a question or answer is empty or too long.
             IndexRejected: the new index failed its check.
-            Misconfigured: the golden questions cannot be used.
+            Misconfigured: the golden questions, or the settings of the embedding model, cannot be used.
+            ModelUnavailable: the embedding model does not answer.
             StoreUnavailable: Milvus did not answer or could not write.
         In every case the index in use is left as it was.
         """
@@ -79,7 +84,7 @@ class IndexBuilder:
             await self._collections.load(current)
             before = {faq.id: faq for faq in await self._collections.faqs(current)}
         fresh = [faq for faq in faqs if faq.id not in before or before[faq.id].version != faq.version]
-        new_manifest = self._manifest(faqs, path)
+        version = self._version(faqs)
         added = sum(faq.id not in before for faq in fresh)
         summary = IndexSummary(
             added=added,
@@ -89,15 +94,14 @@ class IndexBuilder:
             duplicates=len(rows) - len(faqs),
             embedded=len(fresh),
             faqs=len(faqs),
-            version=new_manifest.version,
-            switched=manifest is None or not reusable or new_manifest.version != manifest.version,
+            version=version,
+            switched=manifest is None or not reusable or version != manifest.version,
             seconds=time.perf_counter() - started,
         )
         if summary.switched:
             nodes = await self._nodes(faqs, fresh, current if before else None, progress)
             summary = replace(summary, seconds=time.perf_counter() - started)
-            told = new_manifest.model_copy(update={"requests": tuple(requests), "summary": summary})
-            await self._put_to_use(told, nodes, golden, progress)
+            await self._put_to_use(self._manifest(nodes, path, requests, summary), nodes, golden, progress)
         return replace(summary, seconds=time.perf_counter() - started)
 
     async def met(self, request: str) -> IndexSummary | None:
@@ -147,16 +151,23 @@ class IndexBuilder:
     def _can_reuse(self, manifest: Manifest) -> bool:
         return manifest.format == FORMAT and manifest.embedder == self._embedding.model_name
 
-    def _manifest(self, faqs: Sequence[FAQ], path: Path) -> Manifest:
+    def _version(self, faqs: Sequence[FAQ]) -> str:
         contents = (f"{faq.id} {faq.version} {faq.row}" for faq in faqs)
+        return digest(str(FORMAT), self._embedding.model_name, *contents)
+
+    def _manifest(
+        self, nodes: Sequence[TextNode], path: Path, requests: Sequence[str], summary: IndexSummary
+    ) -> Manifest:
         return Manifest(
             format=FORMAT,
             embedder=self._embedding.model_name,
-            dimensions=self._dimensions,
-            version=digest(str(FORMAT), self._embedding.model_name, *contents),
-            faqs=len(faqs),
+            dimensions=len(nodes[0].embedding or ()),
+            version=summary.version,
+            faqs=summary.faqs,
             source=path.name,
             built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            requests=tuple(requests),
+            summary=summary,
         )
 
     async def _nodes(
@@ -167,7 +178,12 @@ class IndexBuilder:
         if current:
             kept = {node_id(faq.id, part) for faq in faqs for part in PARTS} - parts.keys()
             old = await self._collections.parts(current)
-            parts |= {name: NodeParts(*old[name]) for name in kept}
+            parts |= {name: old[name] for name in kept}
+        if len({len(part.vector) for part in parts.values()}) > 1:
+            raise Conflict(
+                "임베딩 모델이 보낸 벡터의 차원이 지금 색인의 것과 다릅니다. "
+                "`smartstore index --full`로 모두 다시 임베딩해 주세요."
+            )
         return [to_node(faq, part, parts[node_id(faq.id, part)]) for faq in faqs for part in PARTS]
 
     async def _compute(self, faqs: Sequence[FAQ], progress: Progress) -> dict[str, NodeParts]:
@@ -175,19 +191,29 @@ class IndexBuilder:
         wanted = [(faq, part) for faq in faqs for part in PARTS]
         if not wanted:
             return {}  # without loading Kiwi
+        texts = [embedded_text(faq, part) for faq, part in wanted]
+        if self._local is not None:
+            # A token a character: OpenAI's vocabulary (cl100k) makes 25,042 of the 25,285 characters of the sample.
+            progress("plan", len(texts), sum(map(len, texts)))
         terms = await asyncio.to_thread(self._morphemes.joined, [searched_text(faq, part) for faq, part in wanted])
         # Texts of like length share a batch, so that no core waits for the longest.
-        order = sorted(range(len(wanted)), key=lambda place: len(embedded_text(*wanted[place])))
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         found: dict[str, NodeParts] = {}
-        for batch in in_batches(order):
-            vectors = await self._embedding.aget_text_embedding_batch(
-                [embedded_text(*wanted[place]) for place in batch]
-            )
-            for place, vector in zip(batch, vectors, strict=True):
+        for batch in in_batches(order, self._embedding.embed_batch_size):
+            vectors = await self._vectors([texts[place] for place in batch])
+            for place, (vector, local) in zip(batch, vectors, strict=True):
                 faq, part = wanted[place]
-                found[node_id(faq.id, part)] = NodeParts(vector, terms[place])
-            progress("embed", len(found), len(wanted))
+                found[node_id(faq.id, part)] = NodeParts(vector, terms[place], local)
+            progress("embed", len(found), len(texts))
         return found
+
+    async def _vectors(self, texts: list[str]) -> list[tuple[list[float], str]]:
+        """Return each text's vector, and the shipped encoder's as it is kept beside one of another model's."""
+        vectors = await self._embedding.aget_text_embedding_batch(texts)
+        if self._local is None:
+            return [(vector, "") for vector in vectors]
+        beside = await self._local.aget_text_embedding_batch(texts)
+        return [(vector, packed(local)) for vector, local in zip(vectors, beside, strict=True)]
 
     async def _put_to_use(
         self, manifest: Manifest, nodes: Sequence[TextNode], golden: Golden, progress: Progress

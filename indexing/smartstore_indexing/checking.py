@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import BaseNode
 
+from smartstore_indexing.embedding import Embedder, in_batches
 from smartstore_indexing.errors import IndexRejected
 from smartstore_indexing.faq import FaqId, RawFAQ
 from smartstore_indexing.golden import CANDIDATES, FOUND, GoldenQuestion, answers_of, fused, read_golden
@@ -27,7 +27,7 @@ class IndexCheck:
         self,
         *,
         collections: Collections,
-        embedding: BaseEmbedding,
+        embedding: Embedder,
         morphemes: Morphemes,
         golden: Path | None = None,
         golden_hit: float = 0.0,
@@ -69,16 +69,17 @@ class IndexCheck:
         if not questions:
             return
         hits = 0
-        for question, answer in zip(questions, answers, strict=True):
-            hits += not answer.isdisjoint(await self._found(name, question.query))
+        for batch in in_batches(list(zip(questions, answers, strict=True)), self._embedding.embed_batch_size):
+            vectors = await self._embedding.aget_query_embeddings([question.query for question, _ in batch])
+            for (question, answer), vector in zip(batch, vectors, strict=True):
+                hits += not answer.isdisjoint(await self._found(name, question.query, vector))
         if hits / len(questions) < self._golden_hit:
             raise IndexRejected(
                 f"새 색인은 확인할 질문 {len(questions):,}개 가운데 {hits:,}개({hits / len(questions):.1%})만 "
                 f"정답 FAQ를 {FOUND}위 안에서 찾아(기준 {self._golden_hit:.1%}) 사용하지 않았습니다. {KEPT}"
             )
 
-    async def _found(self, name: str, query: str) -> list[str]:
-        vector = np.asarray(await self._embedding.aget_query_embedding(query), dtype=np.float32)
+    async def _found(self, name: str, query: str, vector: np.ndarray) -> list[str]:
         terms = await asyncio.to_thread(self._morphemes.terms, query)
         nearest = await self._collections.nearest(name, vector, limit=CANDIDATES)
         matching = await self._collections.matching(name, " ".join(terms), limit=CANDIDATES)

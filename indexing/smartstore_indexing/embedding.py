@@ -53,7 +53,7 @@ class Encoder:
         """Return the vectors of texts, (n, 384) float32, unit length."""
         with self._loading:
             tokenizer, session = self._parts
-        encoded = tokenizer.encode_batch([_encodable(text) for text in texts])
+        encoded = tokenizer.encode_batch([encodable(text) for text in texts])
         ids = np.array([text.ids for text in encoded], dtype=np.int64)
         mask = np.array([text.attention_mask for text in encoded], dtype=np.int64)
         vectors: np.ndarray = session.run(None, {"ids": ids, "mask": mask})[0]
@@ -111,11 +111,29 @@ class E5Embedding(BaseEmbedding):
             return await asyncio.to_thread(self._get_text_embeddings, texts)
 
 
+class Embedder(Protocol):
+    """A model that FAQs and questions are searched with: an E5Embedding, or one of embedders.py.
+
+    `model_name` names all that its vectors depend on: an index made under another name is made anew.
+    """
+
+    model_name: str
+    embed_batch_size: int  # texts of one call
+
+    async def aget_text_embedding_batch(self, texts: list[str]) -> list[list[float]]:
+        """Return the vectors of texts of FAQs, unit length, in their order; ModelUnavailable when there are none."""
+        ...
+
+    async def aget_query_embeddings(self, queries: Sequence[str]) -> np.ndarray:
+        """Return the vectors of questions, (n, dimensions) float32, unit length; ModelUnavailable as above."""
+        ...
+
+
 class SharedVectors(Protocol):
     """Vectors of questions that other processes computed. It never fails: what it cannot do it leaves."""
 
     async def get(self, questions: Sequence[str]) -> list[np.ndarray | None]:
-        """Return each question's vector (384,) float32, None where none is kept."""
+        """Return each question's vector (dimensions,) float32, None where none is kept."""
 
     async def put(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keep the vectors of questions."""
@@ -124,9 +142,17 @@ class SharedVectors(Protocol):
 class QueryVectors:
     """The vectors of questions, computed once: the last `size` are kept, and those that come at once share calls."""
 
-    def __init__(self, embedding: E5Embedding, *, size: int = 512, shared: SharedVectors | None = None) -> None:
-        """Hold the embedding model; `size` vectors of 384 float32 take 1.5 KiB each."""
+    def __init__(
+        self,
+        embedding: Embedder,
+        *,
+        size: int = 512,
+        at_once: int = QUESTIONS,
+        shared: SharedVectors | None = None,
+    ) -> None:
+        """Hold the embedding model, which gets `at_once` questions a call; a vector of 384 float32 takes 1.5 KiB."""
         self._embedding = embedding
+        self._at_once = at_once
         self._shared = shared
         self._size = size
         self._vectors: OrderedDict[str, asyncio.Future[np.ndarray]] = OrderedDict()
@@ -134,7 +160,7 @@ class QueryVectors:
         self._computing: asyncio.Task[None] | None = None
 
     async def of(self, question: str) -> np.ndarray:
-        """Return the question's vector, (384,) float32, unit length."""
+        """Return the question's vector, (dimensions,) float32, unit length; raises what the model raises."""
         vector = self._vectors.get(question)
         if vector is None or (vector.done() and (vector.cancelled() or vector.exception() is not None)):
             # No await between these lines = atomic in asyncio.
@@ -150,7 +176,7 @@ class QueryVectors:
     async def _compute(self) -> None:
         """Compute what waits, the first that came first, until nothing does."""
         while self._waiting:
-            questions = list(islice(self._waiting, QUESTIONS))
+            questions = list(islice(self._waiting, self._at_once))
             batch = [self._waiting.pop(question) for question in questions]
             try:
                 vectors = await self._vectors_of(questions)
@@ -178,7 +204,23 @@ def _floats(vectors: np.ndarray) -> list[list[float]]:
     return floats
 
 
-def _encodable(text: str) -> str:
+def unit_vectors(vectors: Sequence[Sequence[float]], count: int) -> np.ndarray:
+    """Return vectors as (count, dimensions) float32 of unit length.
+
+    Raises:
+        ValueError: they are not so many, not all of one length, or one of them has no direction.
+    """
+    with np.errstate(over="ignore"):  # what overflows is not finite
+        found = np.array(vectors, dtype=np.float32)
+    if found.ndim != 2 or len(found) != count:
+        raise ValueError(f"{count} vectors are wanted, and {found.shape} came")
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        raise ValueError("a vector is zero or not finite")
+    return np.asarray(found / lengths, dtype=np.float32)
+
+
+def encodable(text: str) -> str:
     """Return the text without what UTF-8 cannot hold (lone surrogates), no longer than its tokens can be."""
     return text.encode("utf-8", "ignore").decode()[:MAX_CHARACTERS]
 

@@ -17,7 +17,7 @@ FaqError
 │   ├── TooManyRequests 429   more requests in a minute than one session or address may make
 │   ├── Overloaded 503        more questions at once than can be answered
 │   ├── StoreUnavailable      Milvus or the local store does not answer, or cannot write
-│   └── ModelUnavailable      the language model does not answer
+│   └── ModelUnavailable      the language model, or the embedding model, does not answer
 └── PermanentError 500        trying again does not help
     └── Misconfigured         the settings cannot be used
 
@@ -160,7 +160,7 @@ class StoreUnavailable(TransientError):
 
 
 class ModelUnavailable(TransientError):
-    """Raised when the language model does not answer."""
+    """Raised when the language model, or the embedding model, does not answer."""
 
     code = "model_unavailable"
 

@@ -100,21 +100,23 @@ class IndexWorker:
 
     @asynccontextmanager
     async def _telling(self, mine: _Round) -> AsyncIterator[Progress]:
-        """Yield what takes a build's progress, which is told a few times a second within the block."""
-        latest, changed = ("read", 0, 0), asyncio.Event()
+        """Yield what takes a build's progress; the latest of each stage is told, a few times a second, in the block."""
+        latest, changed = {"read": (0, 0)}, asyncio.Event()
         changed.set()
 
         def progress(stage: str, done: int, total: int) -> None:
-            nonlocal latest
-            latest = (stage, done, total)
+            latest[stage] = (done, total)
             changed.set()
 
         async def tell() -> None:
             while True:
                 await changed.wait()
-                changed.clear()
+                stage = next(iter(latest))
+                done, total = latest.pop(stage)
+                if not latest:
+                    changed.clear()
                 for request in mine.requests:
-                    await self._tell_progress(request, *latest)
+                    await self._tell_progress(request, stage, done, total)
                 await asyncio.sleep(PROGRESS_SECONDS)
 
         telling = asyncio.create_task(tell())

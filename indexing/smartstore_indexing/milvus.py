@@ -24,7 +24,7 @@ from pymilvus.exceptions import MilvusException
 
 from smartstore_indexing.errors import StoreUnavailable
 from smartstore_indexing.faq import FAQ
-from smartstore_indexing.nodes import FAQ_FIELDS, Part, parse_node_id, to_faq
+from smartstore_indexing.nodes import FAQ_FIELDS, NodeParts, Part, parse_node_id, to_faq
 from smartstore_indexing.summaries import IndexSummary
 
 T = TypeVar("T")
@@ -125,10 +125,14 @@ class Collections:
         rows = await self._call(partial(self._read_all, name, 'part == "answer"', list(FAQ_FIELDS)))
         return sorted(map(to_faq, rows), key=lambda faq: faq.row)
 
-    async def parts(self, name: str) -> dict[str, tuple[list[float], str]]:
-        """Return the vector and the morphemes of every node of a collection, by node id."""
-        rows = await self._call(partial(self._read_all, name, 'faq_id != ""', ["id", "embedding", "morphs"]))
-        return {row["id"]: (list(map(float, row["embedding"])), row["morphs"]) for row in rows}
+    async def parts(self, name: str) -> dict[str, NodeParts]:
+        """Return what was computed for every node of a collection, by node id."""
+        fields = ["id", "embedding", "morphs", "local"]
+        rows = await self._call(partial(self._read_all, name, 'faq_id != ""', fields))
+        return {
+            row["id"]: NodeParts(list(map(float, row["embedding"])), row["morphs"], row.get("local") or "")
+            for row in rows
+        }
 
     async def create(self, name: str, manifest: Manifest, nodes: Sequence[BaseNode]) -> None:
         """Make a collection of these nodes, complete and on disk when this returns, under no alias yet."""

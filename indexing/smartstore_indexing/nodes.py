@@ -1,8 +1,10 @@
 """An FAQ as the two LlamaIndex nodes that are searched, and back."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 
 from smartstore_indexing.cleaning import split_tags
@@ -18,10 +20,14 @@ SEARCHED_CHARACTERS = (
 
 
 class NodeParts(NamedTuple):
-    """What is computed for one node: its vector (unit length) and its morphemes, joined by blanks."""
+    """What is computed for one node: its vector (unit length) and its morphemes, joined by blanks.
+
+    Where another model than the shipped one searches, `local` is the shipped one's vector, `packed`.
+    """
 
     vector: list[float]
     morphs: str
+    local: str = ""
 
 
 def embedded_text(faq: FAQ, part: Part) -> str:
@@ -50,6 +56,8 @@ def parse_node_id(node_id: str) -> tuple[FaqId, Part]:
 def to_node(faq: FAQ, part: Part, parts: NodeParts) -> TextNode:
     """Return the node of one part of an FAQ: `text` is the title or the whole answer, the rest is metadata."""
     metadata: dict[str, Any] = {"faq_id": faq.id, "part": part, "morphs": parts.morphs}
+    if parts.local:
+        metadata["local"] = parts.local
     if part == "answer":
         metadata |= {
             "title": faq.title,
@@ -67,6 +75,16 @@ def to_node(faq: FAQ, part: Part, parts: NodeParts) -> TextNode:
         excluded_llm_metadata_keys=list(metadata),
         relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=faq.id)},
     )
+
+
+def packed(vector: Sequence[float]) -> str:
+    """Return a vector as text."""
+    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()
+
+
+def unpacked(text: str) -> np.ndarray:
+    """Return a packed vector, (n,) float32."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4")
 
 
 FAQ_FIELDS = ("faq_id", "title", "version", "row", "categories", "related", "text")

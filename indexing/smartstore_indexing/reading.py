@@ -9,7 +9,7 @@ import numpy as np
 from smartstore_indexing.errors import IndexMissing, IndexOutdated, StoreUnavailable
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.milvus import Collections, Manifest
-from smartstore_indexing.nodes import FORMAT, PARTS, Part, node_id
+from smartstore_indexing.nodes import FORMAT, PARTS, NodeParts, Part, node_id, unpacked
 
 FOLLOW_SECONDS = 2.0  # how long a moved alias may stay unnoticed; the collection before it is kept meanwhile
 REINDEX = "`smartstore index`"
@@ -17,9 +17,13 @@ REINDEX = "`smartstore index`"
 
 @dataclass(frozen=True, slots=True)
 class PartIndex:
-    """One part of all FAQs, in the catalog's order: vectors (n, dimensions) float32 of unit length, and morphemes."""
+    """One part of all FAQs, in the catalog's order: vectors (n, dimensions) float32 of unit length, and morphemes.
+
+    `local` are the shipped encoder's vectors, (n, 384), by which answers are judged: the same where it searches too.
+    """
 
     vectors: np.ndarray
+    local: np.ndarray
     terms: list[list[str]]
 
 
@@ -94,9 +98,11 @@ class IndexReader:
         return Snapshot(name, manifest, Catalog(faqs), parts)
 
 
-def _part_index(faqs: list[FAQ], nodes: dict[str, tuple[list[float], str]], part: Part) -> PartIndex:
+def _part_index(faqs: list[FAQ], nodes: dict[str, NodeParts], part: Part) -> PartIndex:
     found = [nodes[node_id(faq.id, part)] for faq in faqs]
+    vectors = np.array([node.vector for node in found], dtype=np.float32)
     return PartIndex(
-        vectors=np.array([vector for vector, _ in found], dtype=np.float32),
-        terms=[morphs.split() for _, morphs in found],
+        vectors=vectors,
+        local=np.array([unpacked(node.local) for node in found]) if found[0].local else vectors,
+        terms=[node.morphs.split() for node in found],
     )

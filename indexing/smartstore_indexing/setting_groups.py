@@ -20,17 +20,6 @@ class MilvusSettings(Group):
     timeout_seconds: float = Field(30.0, gt=0, le=300, description="Milvus 호출 하나의 제한 시간(초).")
 
 
-class OpenAISettings(Group):
-    """The OpenAI model, used when there is a key."""
-
-    model: str = Field("gpt-4.1-mini", min_length=1, description="OpenAI 모델 이름.")
-    temperature: float = Field(0.1, ge=0, le=2, description="낮을수록 같은 질문에 같은 답을 합니다.")
-    max_tokens: int = Field(800, ge=16, le=16_384, description="답변 하나의 최대 토큰 수.")
-    context_window: int = Field(128_000, ge=2_048, description="모델이 읽을 수 있는 토큰 수.")
-    timeout_seconds: float = Field(30.0, gt=0, le=300, description="모델 호출 하나의 제한 시간(초).")
-    max_retries: int = Field(1, ge=0, le=5, description="첫 토큰 전에 실패했을 때 다시 시도하는 횟수.")
-
-
 class StepSettings(Group):
     """The optional steps that the model makes before an answer; each is one more call."""
 

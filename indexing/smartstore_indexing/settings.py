@@ -9,8 +9,10 @@ from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from smartstore_indexing.embedding_settings import EmbeddingSettings
 from smartstore_indexing.errors import Misconfigured
 from smartstore_indexing.loading import SAMPLE
+from smartstore_indexing.model_settings import CompatibleSettings, ModelSettings, OpenAISettings, VllmSettings
 from smartstore_indexing.setting_groups import (
     CacheSettings,
     ChatSettings,
@@ -19,7 +21,6 @@ from smartstore_indexing.setting_groups import (
     LimitSettings,
     MemorySettings,
     MilvusSettings,
-    OpenAISettings,
     RabbitMQSettings,
     RedisSettings,
     ServerSettings,
@@ -31,7 +32,8 @@ from smartstore_indexing.setting_groups import (
 PREFIX = "SMARTSTORE_"
 ENV_FILE = ".env"
 EMBEDDED_MILVUS = "milvus.db"
-EXTRACTIVE, OPENAI = "extractive", "openai"
+EXTRACTIVE, OPENAI, VLLM, COMPATIBLE = "extractive", "openai", "vllm", "compatible"
+NAMES = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 LOCAL, QUEUE = "local", "queue"
 
 
@@ -59,15 +61,21 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "",
-        pattern=rf"^({EXTRACTIVE}|{OPENAI})?$",
-        description="기본 모델: extractive(FAQ 그대로) 또는 openai. 비우면 OPENAI_API_KEY가 있을 때 openai입니다.",
+        pattern=rf"^({NAMES})?$",
+        description="기본 모델: extractive(FAQ 그대로), openai, vllm, compatible 또는 vLLM의 LoRA 어댑터 이름. "
+        "비우면 설정된 것 가운데 openai, vllm, compatible의 순서로 고릅니다.",
+    )
+    fallback: str = Field(
+        "",
+        pattern=rf"^({NAMES}(,{NAMES})*)?$",
+        description="고른 모델이 실패하면 차례로 물을 모델(쉼표로 구분). 모두 실패하면 FAQ에서 그대로 답합니다.",
     )
     answers: str = Field(
         LOCAL,
         pattern=rf"^({LOCAL}|{QUEUE})$",
         description="답을 쓰는 곳: local(이 프로세스) 또는 queue(RabbitMQ의 워커, Redis와 RabbitMQ가 필요합니다).",
     )
-    question_timeout_seconds: float = Field(60.0, gt=0, le=600, description="질문 하나의 전체 제한 시간(초).")
+    question_timeout_seconds: float = Field(90.0, gt=0, le=600, description="질문 하나의 전체 제한 시간(초).")
     openai_api_key: SecretStr = Field(
         SecretStr(""),
         validation_alias=AliasChoices("OPENAI_API_KEY"),
@@ -80,6 +88,9 @@ class Settings(BaseSettings):
     )
     milvus: MilvusSettings = MilvusSettings()
     openai: OpenAISettings = OpenAISettings()
+    vllm: VllmSettings = VllmSettings()
+    compatible: CompatibleSettings = CompatibleSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
     steps: StepSettings = StepSettings()
     redis: RedisSettings = RedisSettings()
     rabbitmq: RabbitMQSettings = RabbitMQSettings()
@@ -93,21 +104,30 @@ class Settings(BaseSettings):
     watch: WatchSettings = WatchSettings()
 
     @model_validator(mode="after")
-    def _timeouts_nest(self) -> "Settings":
-        if self.openai.timeout_seconds >= self.question_timeout_seconds:
-            raise ValueError("OPENAI__TIMEOUT_SECONDS는 QUESTION_TIMEOUT_SECONDS보다 짧아야 합니다")
-        steps_seconds = (self.steps.rewrite + self.steps.rerank) * self.steps.timeout_seconds
-        if self.openai.timeout_seconds + steps_seconds >= self.question_timeout_seconds:
-            raise ValueError(
-                "QUESTION_TIMEOUT_SECONDS는 OPENAI__TIMEOUT_SECONDS에 켠 단계마다 STEPS__TIMEOUT_SECONDS를 더한 것보다 "
-                "길어야 합니다"
-            )
+    def _models_are_configured(self) -> "Settings":
+        if (self.model == OPENAI or OPENAI in self.fallbacks) and OPENAI not in self.models:
+            raise ValueError("MODEL이나 FALLBACK의 openai에는 OPENAI_API_KEY가 필요합니다")
+        if bool(self.compatible.url) != bool(self.compatible.model):
+            raise ValueError("COMPATIBLE__URL과 COMPATIBLE__MODEL은 함께 써야 합니다")
+        adapters = [name for name in self.vllm.adapters.split(",") if name]
+        if len({*adapters, EXTRACTIVE, OPENAI, VLLM, COMPATIBLE}) < len(adapters) + 4:
+            raise ValueError("VLLM__ADAPTERS의 이름은 서로, 그리고 다른 모델과 달라야 합니다")
+        for name in filter(None, [self.model, *self.fallbacks]):
+            if name != EXTRACTIVE and name not in self.models:
+                can = ", ".join([EXTRACTIVE, *self.models])
+                raise ValueError(f"MODEL이나 FALLBACK의 {name}은(는) 설정되어 있지 않습니다. 쓸 수 있는 모델: {can}")
         return self
 
     @model_validator(mode="after")
-    def _model_has_its_key(self) -> "Settings":
-        if self.model == OPENAI and not self.openai_api_key.get_secret_value():
-            raise ValueError("MODEL=openai에는 OPENAI_API_KEY가 필요합니다")
+    def _timeouts_nest(self) -> "Settings":
+        longest = max((model.timeout_seconds for model in self.models.values()), default=0.0)
+        others = sum(self.models[name].timeout_seconds for name in self.fallbacks if name != EXTRACTIVE)
+        steps = (self.steps.rewrite + self.steps.rerank) * self.steps.timeout_seconds
+        if longest + others + steps >= self.question_timeout_seconds:
+            raise ValueError(
+                "QUESTION_TIMEOUT_SECONDS는 모델의 TIMEOUT_SECONDS에 FALLBACK의 모델마다 그 TIMEOUT_SECONDS를, 켠 "
+                "단계마다 STEPS__TIMEOUT_SECONDS를 더한 것보다 길어야 합니다"
+            )
         return self
 
     @model_validator(mode="after")
@@ -117,9 +137,26 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def models(self) -> dict[str, ModelSettings]:
+        """Return the settings of every model that is configured, by the name that a question chooses it by."""
+        found: dict[str, ModelSettings] = {}
+        if self.openai_api_key.get_secret_value():
+            found[OPENAI] = self.openai
+        if self.vllm.url:
+            found |= dict.fromkeys([VLLM, *filter(None, self.vllm.adapters.split(","))], self.vllm)
+        if self.compatible.url:
+            found[COMPATIBLE] = self.compatible
+        return found
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Return the models that are asked in turn where the chosen one fails."""
+        return tuple(filter(None, self.fallback.split(",")))
+
+    @property
     def default_model(self) -> str:
         """Return the model that answers when a question names none."""
-        return self.model or (OPENAI if self.openai_api_key.get_secret_value() else EXTRACTIVE)
+        return self.model or next(iter(self.models), EXTRACTIVE)
 
     @property
     def milvus_is_embedded(self) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from smartstore_indexing.building import IndexBuilder
 from smartstore_indexing.checking import IndexCheck
-from smartstore_indexing.embedding import DIMENSIONS, E5Embedding
+from smartstore_indexing.embedders import opened_embedder
+from smartstore_indexing.embedding import E5Embedding, Embedder
 from smartstore_indexing.holding import held
 from smartstore_indexing.index_sources import fetched
 from smartstore_indexing.index_worker import IndexWorker
@@ -40,19 +41,22 @@ async def opened_builder(settings: Settings) -> AsyncIterator[IndexBuilder]:
 
     Raises:
         FolderInUse: another process holds the data folder that the collections are in.
+        Misconfigured: the embedding model lacks its key, its name or its packages.
         StoreUnavailable: Milvus does not answer.
     """
     async with AsyncExitStack() as stack:
         if settings.milvus_is_embedded:
             stack.enter_context(held(settings.data_dir))
         collections = await stack.enter_async_context(opened_collections(settings))
-        yield builder_of(settings, collections=collections, embedding=E5Embedding(), morphemes=Morphemes())
+        local = E5Embedding()
+        embedding = await stack.enter_async_context(opened_embedder(settings, local=local))
+        yield builder_of(settings, collections=collections, embedding=embedding, local=local, morphemes=Morphemes())
 
 
 def builder_of(
-    settings: Settings, *, collections: Collections, embedding: E5Embedding, morphemes: Morphemes
+    settings: Settings, *, collections: Collections, embedding: Embedder, local: E5Embedding, morphemes: Morphemes
 ) -> IndexBuilder:
-    """Return what builds indexes out of these parts."""
+    """Return what builds indexes out of these parts; `embedding` searches, `local` judges, and may be the same."""
     check = IndexCheck(
         collections=collections,
         embedding=embedding,
@@ -61,7 +65,11 @@ def builder_of(
         golden_hit=settings.index.golden_hit,
     )
     return IndexBuilder(
-        collections=collections, embedding=embedding, dimensions=DIMENSIONS, morphemes=morphemes, check=check
+        collections=collections,
+        embedding=embedding,
+        morphemes=morphemes,
+        check=check,
+        local=None if embedding is local else local,
     )
 
 

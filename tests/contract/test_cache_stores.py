@@ -208,6 +208,10 @@ async def test_vectors_of_another_embedder_and_broken_ones_are_not_taken(redis_s
         assert await other.get(["가"]) == [None]
     async with shared_vectors(redis_settings, dimensions=DIMENSIONS + 1) as larger:
         assert await larger.get(["가"]) == [None]
+    async with shared_vectors(redis_settings, dimensions=0) as unknown:
+        (found,) = await unknown.get(["가"])
+    assert found is not None
+    assert np.array_equal(found, vector)
 
 
 async def test_vectors_are_computed_when_redis_is_away(own_redis: RedisProcess) -> None:

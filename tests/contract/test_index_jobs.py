@@ -18,7 +18,7 @@ from workers import edition
 from smartstore_indexing.broker import Broker
 from smartstore_indexing.building import IndexBuilder
 from smartstore_indexing.checking import IndexCheck
-from smartstore_indexing.embedding import DIMENSIONS, E5Embedding
+from smartstore_indexing.embedding import E5Embedding
 from smartstore_indexing.errors import Conflict, InvalidRequest, Overloaded, StoreUnavailable, UnknownResource
 from smartstore_indexing.index_sources import fetched
 from smartstore_indexing.index_worker import PREFETCH, IndexWorker
@@ -88,7 +88,7 @@ class World:
             "morphemes": self.morphemes,
         }
         check = IndexCheck(**parts, golden=self.golden, golden_hit=0.75)
-        builder = IndexBuilder(**parts, dimensions=DIMENSIONS, check=check)
+        builder = IndexBuilder(**parts, check=check)
 
         def fetch(source: str | None):  # type: ignore[no-untyped-def]  # a context manager
             return fetched(source or str(self.edition(0)), allowed_folders=[self.folder])

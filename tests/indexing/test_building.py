@@ -83,7 +83,7 @@ class World:
             "morphemes": self.morphemes,
         }
         check = IndexCheck(**parts, golden=self.golden, golden_hit=0.5)
-        return IndexBuilder(**parts, dimensions=DIMENSIONS, check=check)
+        return IndexBuilder(**parts, check=check)
 
     async def snapshot(self) -> Snapshot:
         """Return what a reader that starts now sees."""

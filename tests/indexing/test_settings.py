@@ -126,6 +126,7 @@ def test_environment_that_is_handed_in_is_the_only_one(environment: pytest.Monke
 
 
 def test_model_call_must_end_before_its_question_does(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_API_KEY", SECRET)
     environment.setenv("SMARTSTORE_QUESTION_TIMEOUT_SECONDS", "30")
     environment.setenv("SMARTSTORE_OPENAI__TIMEOUT_SECONDS", "30")
     assert "QUESTION_TIMEOUT_SECONDS" in complaint()
@@ -134,6 +135,7 @@ def test_model_call_must_end_before_its_question_does(environment: pytest.Monkey
 
 
 def test_steps_that_are_on_must_end_before_their_question_does(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_API_KEY", SECRET)
     environment.setenv("SMARTSTORE_QUESTION_TIMEOUT_SECONDS", "40")
     environment.setenv("SMARTSTORE_OPENAI__TIMEOUT_SECONDS", "30")
     environment.setenv("SMARTSTORE_STEPS__REWRITE", "true")
@@ -142,6 +144,44 @@ def test_steps_that_are_on_must_end_before_their_question_does(environment: pyte
     assert "STEPS__TIMEOUT_SECONDS" in complaint()
     environment.setenv("SMARTSTORE_STEPS__TIMEOUT_SECONDS", "4.9")
     assert load_settings().steps.rerank
+
+
+def test_models_that_are_asked_in_turn_must_all_fit_in_their_question(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("OPENAI_API_KEY", SECRET)
+    environment.setenv("SMARTSTORE_VLLM__URL", "http://vllm:8000/v1")
+    environment.setenv("SMARTSTORE_FALLBACK", "vllm")
+    assert load_settings().fallbacks == ("vllm",)
+    environment.setenv("SMARTSTORE_QUESTION_TIMEOUT_SECONDS", "60")
+    assert "FALLBACK" in complaint()
+
+
+def test_models_are_those_that_are_configured(environment: pytest.MonkeyPatch) -> None:
+    assert (load_settings().default_model, load_settings().models) == ("extractive", {})
+    environment.setenv("SMARTSTORE_VLLM__URL", "http://vllm:8000/v1")
+    environment.setenv("SMARTSTORE_VLLM__ADAPTERS", "smartstore-faq,smartstore-2")
+    assert list(load_settings().models) == ["vllm", "smartstore-faq", "smartstore-2"]
+    environment.setenv("OPENAI_API_KEY", SECRET)
+    environment.setenv("SMARTSTORE_MODEL", "smartstore-faq")
+    assert load_settings().default_model == "smartstore-faq"
+    assert next(iter(load_settings().models)) == "openai"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SMARTSTORE_MODEL", "vllm"),
+        ("SMARTSTORE_FALLBACK", "vllm"),
+        ("SMARTSTORE_FALLBACK", "openai,,vllm"),
+        ("SMARTSTORE_COMPATIBLE__URL", "http://other:8000/v1"),
+        ("SMARTSTORE_COMPATIBLE__MODEL", "qwen"),
+        ("SMARTSTORE_VLLM__ADAPTERS", "vllm"),
+        ("SMARTSTORE_VLLM__ADAPTERS", "a,a"),
+        ("SMARTSTORE_VLLM__ADAPTERS", "a b"),
+    ],
+)
+def test_model_that_cannot_be_asked_is_refused(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(name, value)
+    assert name.removeprefix("SMARTSTORE_").split("__")[0] in complaint()
 
 
 def test_steps_are_off_unless_they_are_turned_on(environment: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_healthy_installation_ends_with_0(results: dict[str, Result]) -> None:
     assert healthy.code == 0
     assert healthy.err == ""
     assert healthy.out.splitlines()[-1] == "모두 정상입니다."
-    for found in ("✓ 벡터 저장소: Milvus Lite", "✓ 색인: FAQ 180건", "✓ 임베딩: ", "✓ 모델: stub: 첫 토큰까지"):
+    for found in ("✓ 벡터 저장소: Milvus Lite", "✓ 색인: FAQ 180건", "✓ 임베딩: ", "✓ 모델 openai: stub: 첫 토큰까지"):
         assert found in healthy.out
     assert "✗" not in healthy.out
 
@@ -76,7 +76,7 @@ def test_refused_key_is_found_and_not_shown(results: dict[str, Result]) -> None:
     refused = results["key refused"]
 
     assert refused.code == 1
-    assert "✗ 모델: " in refused.out
+    assert "✗ 모델 openai: " in refused.out
     assert "OPENAI_API_KEY" in refused.out
     assert "sk-test" not in refused.out + refused.err
 
@@ -98,3 +98,46 @@ def test_wrong_setting_is_named(results: dict[str, Result]) -> None:
 @pytest.mark.parametrize("name", ["healthy", "no index", "key refused", "held", "unwritable", "wrong value"])
 def test_no_finding_is_a_traceback(results: dict[str, Result], name: str) -> None:
     assert "Traceback" not in results[name].out + results[name].err
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory: pytest.TempPathFactory, model_server: ModelServer) -> dict[str, Result]:
+    def check(kind: str, name: str) -> Callable[[], Result]:
+        world = World.make(tmp_path_factory.mktemp(name) / "world", None)
+        openai = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": model_server.url, "SMARTSTORE_OPENAI__MODEL": name}
+        vllm = {"SMARTSTORE_VLLM__URL": model_server.url, "SMARTSTORE_VLLM__MODEL": name}
+        return partial(world.run, "doctor", "--model", kind, **(openai if kind == "openai" else vllm))
+
+    calls = {
+        "stub": check("openai", "stub"),
+        "stub-think": check("vllm", "stub-think"),
+        "stub-think-always": check("vllm", "stub-think-always"),
+        "stub-401": check("vllm", "stub-401"),
+        "stub-hang": check("openai", "stub-hang"),
+        "none": check("gpt-99", "none"),
+    }
+    return dict(zip(calls, together(list(calls.values())), strict=True))
+
+
+def test_model_check_says_what_is_right_and_what_is_wrong(checks: dict[str, Result]) -> None:
+    found = checks["stub"]
+
+    assert found.code == 1
+    assert "✓ 연결: 첫 토큰까지" in found.out
+    assert "✓ 스트리밍" in found.out
+    assert "✓ 생각" in found.out
+    assert "✗ 역할: 시스템 지시를 따르지 않습니다" in found.out  # the scripted model reads nothing
+    assert "✗ 근거 있는 답: 출처 [1]을 달지 않았습니다" in found.out
+    assert "✗ 없는 내용" in found.out
+
+
+def test_model_check_tells_whether_thinking_is_off(checks: dict[str, Result]) -> None:
+    assert "✓ 생각" in checks["stub-think"].out
+    assert "✗ 생각" in checks["stub-think-always"].out
+
+
+def test_model_check_says_why_a_model_does_not_answer(checks: dict[str, Result]) -> None:
+    assert "✗ 호출: 모델 stub-401이(가) 키를 거절했습니다. SMARTSTORE_VLLM__API_KEY" in checks["stub-401"].out
+    assert "✗ 호출: 모델 stub-hang이(가) 제한 시간 안에 답하지 않았습니다" in checks["stub-hang"].out
+    assert checks["none"].code == 1
+    assert checks["none"].err.startswith("오류: 모델 gpt-99")

@@ -101,6 +101,17 @@ async def test_a_question_that_is_asked_again_is_a_cache_hit(bot: Chatbot, tmp_p
     assert figure(metrics, "answers_total", kind="refused", model="extractive") == 0
 
 
+def test_claims_that_no_cited_faq_supports_are_counted() -> None:
+    metrics = Metrics()
+    assert figure(metrics, "unsupported_claims_total") == 0
+    answer = answered("stub").data
+    assert isinstance(answer, wire.Answer)
+    claims = event(2, "answer", answer.model_copy(update={"unsupported": ("3일", "5%")}))
+    count(metrics, begun("stub"), claims, done())
+    count(metrics, begun("stub"), answered("stub"), done())
+    assert figure(metrics, "unsupported_claims_total") == 2
+
+
 async def test_runs_are_live_until_they_end_or_are_left(bot: Chatbot) -> None:
     metrics = Metrics()
     with metrics.run() as run:

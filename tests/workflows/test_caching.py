@@ -14,14 +14,16 @@ import pytest
 from conftest import ModelServer, settings_for, workflow_over
 
 from smartstore_indexing.errors import StoreUnavailable
-from smartstore_indexing.setting_groups import OpenAISettings, RedisSettings
+from smartstore_indexing.model_settings import OpenAISettings
+from smartstore_indexing.setting_groups import RedisSettings
 from smartstore_indexing.settings import OPENAI
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.cache_stores import SqliteAnswers
 from smartstore_workflows.caching import AnswerCache, AnswerKey, normalized
 from smartstore_workflows.events import QuestionAsked, RememberedAnswer, TokenStreamed, Turn
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.models import Models
+from smartstore_workflows.openai_chat import openai_model
 from smartstore_workflows.running import events_of, outcome_of
 from smartstore_workflows.sqlite import SqliteFile
 
@@ -226,8 +228,10 @@ class Modelled:
 
 @pytest.fixture
 async def modelled(bot: Chatbot, store: SqliteAnswers, model_server: ModelServer) -> AsyncIterator[Modelled]:
-    model = AnswerModel(OpenAISettings(model="stub"), key="sk-test", base_url=model_server.url)
-    yield Modelled(workflow_over(bot.services, cache=cache_of(bot, store), model=model), model_server)
+    model = openai_model(OpenAISettings(model="stub"), key="sk-test", base_url=model_server.url)
+    yield Modelled(
+        workflow_over(bot.services, cache=cache_of(bot, store), models=Models({"openai": model})), model_server
+    )
     await model.close()
 
 
@@ -269,9 +273,9 @@ async def test_answer_of_a_model_that_saw_a_conversation_is_not_kept(modelled: M
 
 
 async def test_degraded_answer_is_not_kept(bot: Chatbot, store: SqliteAnswers, model_server: ModelServer) -> None:
-    model = AnswerModel(OpenAISettings(model="stub-500", max_retries=0), key="sk-test", base_url=model_server.url)
+    model = openai_model(OpenAISettings(model="stub-500", max_retries=0), key="sk-test", base_url=model_server.url)
     try:
-        workflow = workflow_over(bot.services, cache=cache_of(bot, store), model=model)
+        workflow = workflow_over(bot.services, cache=cache_of(bot, store), models=Models({"openai": model}))
         asked = QuestionAsked(question=PENALTY, model=OPENAI)
         found = [(await outcome_of(workflow, asked)).written for _ in range(2)]
     finally:

@@ -13,9 +13,10 @@ from smartstore_indexing.faq import Catalog
 from smartstore_indexing.setting_groups import StepSettings
 from smartstore_indexing.settings import OPENAI
 from smartstore_workflows import Chatbot
+from smartstore_workflows.chat_model import AnswerModel
 from smartstore_workflows.events import Asked, Passage
 from smartstore_workflows.model_steps import ModelSteps
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.models import Models
 from smartstore_workflows.run_events import new_id
 
 MINOR = "미성년자도 판매 회원 등록이 가능한가요?"
@@ -28,10 +29,10 @@ BOTH = StepSettings(rewrite=True, rerank=True)
 def stepping(bot: Chatbot, model: AnswerModel, steps: StepSettings) -> Chatbot:
     """Return a bot over another's open index that takes these steps with this model."""
     services = bot.services
-    workflow = workflow_over(services, model=model, steps=steps)
+    workflow = workflow_over(services, models=Models({"openai": model}), steps=steps)
     settings = services.settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "steps": steps})
     found = Chatbot(settings)
-    found._services = replace(services, settings=settings, model=model, workflow=workflow)
+    found._services = replace(services, settings=settings, models=Models({"openai": model}), workflow=workflow)
     return found
 
 

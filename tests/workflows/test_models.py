@@ -1,23 +1,21 @@
-import asyncio
+"""The whole bot, answering by the scripted model, and by another where that one fails."""
+
 import json
 import shutil
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ModelServer, settings_for, wait_until, workflow_over
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from conftest import ModelServer, settings_for, workflow_over
 from pydantic import SecretStr
 
-from smartstore_indexing.errors import ModelUnavailable
-from smartstore_indexing.setting_groups import OpenAISettings
+from smartstore_indexing.errors import UnknownModel
+from smartstore_indexing.model_settings import CompatibleSettings, OpenAISettings, VllmSettings
 from smartstore_indexing.settings import Settings
 from smartstore_workflows import Chatbot, wire
-from smartstore_workflows.events import Usage
-from smartstore_workflows.models import AnswerModel, Meter
+from smartstore_workflows.models import Models
 from smartstore_workflows.prompting import rules
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
@@ -30,308 +28,11 @@ FAULTS = {
     "stub-hang": ("제한 시간 안에 답하지 않았습니다", ""),
     "stub-empty": ("빈 답변을 보냈습니다", ""),
 }
-SCRIPT = [ChatMessage(role=MessageRole.USER, content="[[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
-EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
-GARBAGE = {
-    "broken JSON": b"data: {broken\n\n",
-    "broken UTF-8": b"data: \xff\xfe\n\n",
-    "an error in mid-answer": b'data: {"error": {"message": "sk-test is over its quota"}}\n\n',
-    "an array": b"data: []\n\n",
-    "null": b"data: null\n\n",
-    "no choices": b'data: {"choices": null}\n\n',
-}
-
-
-def chunk(content: str | None = None, usage: dict[str, int | None] | None = None) -> bytes:
-    """Return one chunk of a streamed answer, text escaped as JSON allows."""
-    choices = [{"index": 0, "delta": {"role": "assistant", "content": content}}] if content is not None else []
-    body = {
-        "id": "c",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "m",
-        "choices": choices,
-        "usage": usage,
-    }
-    return f"data: {json.dumps(body)}\n\n".encode()
-
-
-@asynccontextmanager
-async def model_of(url: str, name: str = "stub", **settings: float) -> AsyncIterator[AnswerModel]:
-    chosen = {"max_retries": 0, "timeout_seconds": 0.5 if name == "stub-hang" else 10.0, **settings}
-    opened = AnswerModel(OpenAISettings.model_validate({"model": name, **chosen}), key="sk-test", base_url=url)
-    try:
-        yield opened
-    finally:
-        await opened.close()
-
-
-@asynccontextmanager
-async def server_of(reply: bytes, *, silent: bool = False) -> AsyncIterator[str]:
-    """Serve one fixed reply to every request, then close the connection, or hold it and say no more."""
-    done = asyncio.Event()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(reply)
-        await writer.drain()
-        if silent:
-            await done.wait()
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        done.set()
-
-
-async def said(model: AnswerModel) -> str:
-    return "".join([piece async for piece in model.stream(SCRIPT) if isinstance(piece, str)])
-
-
-async def said_before_failing(model: AnswerModel) -> tuple[str, ModelUnavailable]:
-    pieces = []
-
-    async def read() -> None:
-        async for piece in model.stream(SCRIPT):
-            pieces.append(str(piece))  # noqa: PERF401  what came before the failure is wanted
-
-    with pytest.raises(ModelUnavailable) as raised:
-        await read()
-    return "".join(pieces), raised.value
 
 
 def stats(server: ModelServer) -> dict[str, int]:
     found: dict[str, int] = json.loads(server.get("/stub/stats"))
-    return {"live": 0, "chat": 0, "disconnected": 0, **found}
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for a condition without holding up the loop that has to bring it about."""
-    await asyncio.to_thread(wait_until, holds)
-
-
-async def test_pieces_join_to_what_the_model_says(model_server: ModelServer) -> None:
-    async with model_of(model_server.url) as model:
-        assert await said(model) == "하나 둘 셋 넷 다섯 여섯 일곱"
-
-
-@pytest.mark.parametrize("name", FAULTS)
-async def test_fault_is_model_unavailable_and_says_what_is_wrong(model_server: ModelServer, name: str) -> None:
-    message, before = FAULTS[name]
-    async with model_of(model_server.url, name) as model:
-        pieces, error = await said_before_failing(model)
-    assert pieces == before
-    assert message in error.message
-    assert name in error.message
-    assert "sk-test" not in error.message
-
-
-async def test_failure_before_the_first_token_is_tried_again(model_server: ModelServer) -> None:
-    before = stats(model_server)["chat"]
-    async with model_of(model_server.url, "stub-flaky", max_retries=1) as model:
-        assert await said(model) == "하나 둘 셋 넷 다섯 여섯 일곱"
-    assert stats(model_server)["chat"] == before + 2
-
-
-@pytest.mark.parametrize(("name", "calls"), [("stub-500", 2), ("stub-401", 1), ("stub-cut", 1)])
-async def test_only_failures_that_may_pass_are_tried_again(model_server: ModelServer, name: str, calls: int) -> None:
-    before = stats(model_server)["chat"]
-    async with model_of(model_server.url, name, max_retries=1) as model:
-        await said_before_failing(model)
-    assert stats(model_server)["chat"] == before + calls
-
-
-async def test_retries_share_the_time_of_one_call(model_server: ModelServer) -> None:
-    async with model_of(model_server.url, "stub-hang", max_retries=5, timeout_seconds=1.0) as model:
-        async with asyncio.timeout(3.0):  # six calls of a second each, and the pauses between them, would be over six
-            _, error = await said_before_failing(model)
-    assert "제한 시간 안에" in error.message
-
-
-async def test_address_that_nobody_listens_on_names_the_setting() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        async with model_of(f"http://127.0.0.1:{probe.getsockname()[1]}/v1") as model:
-            _, error = await said_before_failing(model)
-    assert "OPENAI_BASE_URL" in error.message
-
-
-@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-async def test_what_is_no_chunk_is_model_unavailable(garbage: bytes) -> None:
-    async with server_of(EVENT_STREAM + chunk("하나") + garbage) as url, model_of(url) as model:
-        pieces, error = await said_before_failing(model)
-    assert pieces == "하나"
-    assert "sk-test" not in error.message
-
-
-@pytest.mark.parametrize("reply", [b"", b"nonsense\r\n\r\n", EVENT_STREAM], ids=["nothing", "no HTTP", "no event"])
-async def test_server_that_does_not_answer_in_its_format_is_model_unavailable(reply: bytes) -> None:
-    async with server_of(reply) as url, model_of(url) as model:
-        pieces, _ = await said_before_failing(model)
-    assert pieces == ""
-
-
-async def test_silence_in_mid_answer_ends_with_the_timeout() -> None:
-    async with server_of(EVENT_STREAM + chunk("하나"), silent=True) as url, model_of(url, timeout_seconds=0.3) as model:
-        pieces, error = await said_before_failing(model)
-    assert pieces == "하나"
-    assert "제한 시간" in error.message
-
-
-@pytest.mark.parametrize(
-    ("counted", "usage"),
-    [
-        ({"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}, Usage(prompt_tokens=3, completion_tokens=1)),
-        ({"prompt_tokens": None, "completion_tokens": 1, "total_tokens": 1}, Usage(completion_tokens=1)),
-    ],
-    ids=["counted", "half counted"],
-)
-async def test_usage_comes_last_where_the_server_counts(counted: dict[str, int | None], usage: Usage) -> None:
-    reply = EVENT_STREAM + chunk("하나") + chunk(usage=counted) + b"data: [DONE]\n\n"
-    async with server_of(reply) as url, model_of(url) as model:
-        assert [piece async for piece in model.stream(SCRIPT)] == ["하나", usage]
-
-
-async def test_lone_surrogate_that_json_can_name_becomes_a_question_mark() -> None:
-    async with server_of(EVENT_STREAM + chunk("가\ud83d") + b"data: [DONE]\n\n") as url, model_of(url) as model:
-        assert await said(model) == "가?"
-
-
-async def test_closing_the_stream_hangs_up_on_the_model(model_server: ModelServer) -> None:
-    before = stats(model_server)
-    long = [ChatMessage(role=MessageRole.USER, content=f"[[reply: {'가나다 ' * 2_000}]]")]
-    async with model_of(model_server.url) as model:
-        async with aclosing(model.stream(long)) as pieces:
-            assert await anext(pieces) == "가나다"
-            assert stats(model_server)["live"] == before["live"] + 1
-        await until(lambda: stats(model_server)["live"] == before["live"])
-    assert stats(model_server)["disconnected"] == before["disconnected"] + 1
-
-
-async def test_hanging_up_on_one_stream_leaves_another_of_the_same_model_alone(model_server: ModelServer) -> None:
-    long = [ChatMessage(role=MessageRole.USER, content=f"[[reply: {'가나다 ' * 200}]]")]
-    async with model_of(model_server.url) as model, aclosing(model.stream(long)) as kept:
-        first = str(await anext(kept))
-        async with aclosing(model.stream(long)) as left:
-            await anext(left)
-        rest = [str(piece) async for piece in kept]
-    assert "".join([first, *rest]).split() == ["가나다"] * 200
-
-
-# Short completions.
-
-
-def completed(text: object, **rest: object) -> bytes:
-    """Return the whole response that gives one completion."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], **rest}
-    return JSON + json.dumps(body).encode()
-
-
-async def completion(model: AnswerModel, timeout_seconds: float = 10.0) -> tuple[str, Usage]:
-    return await model.complete(SCRIPT, max_tokens=32, timeout_seconds=timeout_seconds)
-
-
-async def test_completion_is_the_whole_reply_with_what_it_took(model_server: ModelServer) -> None:
-    async with model_of(model_server.url) as model:
-        assert await completion(model) == (
-            "하나 둘 셋 넷 다섯 여섯 일곱",
-            Usage(prompt_tokens=100, completion_tokens=7),
-        )
-
-
-async def test_completion_is_asked_for_at_temperature_0_within_its_own_tokens(model_server: ModelServer) -> None:
-    async with model_of(model_server.url, temperature=1.5, max_tokens=900) as model:
-        await completion(model)
-        asked = json.loads(model_server.get("/stub/last"))
-        assert (asked["temperature"], asked["max_tokens"], asked["stream"]) == (0.0, 32, False)
-        assert "stream_options" not in asked
-        await said(model)
-    asked = json.loads(model_server.get("/stub/last"))
-    assert (asked["temperature"], asked["max_tokens"], asked["stream"]) == (1.5, 900, True)
-
-
-@pytest.mark.parametrize("name", [name for name in FAULTS if name not in ("stub-cut", "stub-hang")])
-async def test_fault_of_a_completion_is_that_of_a_stream(model_server: ModelServer, name: str) -> None:
-    before = stats(model_server)["chat"]
-    async with model_of(model_server.url, name, max_retries=2) as model:
-        with pytest.raises(ModelUnavailable) as raised:
-            await completion(model)
-    assert FAULTS[name][0] in raised.value.message
-    assert name in raised.value.message
-    assert "sk-test" not in raised.value.message
-    assert stats(model_server)["chat"] == before + 1
-
-
-async def test_completion_ends_with_its_own_timeout(model_server: ModelServer) -> None:
-    async with model_of(model_server.url, "stub-hang", timeout_seconds=60.0) as model:
-        with pytest.raises(ModelUnavailable, match="제한 시간"):
-            await asyncio.wait_for(completion(model, timeout_seconds=0.3), 5)
-
-
-async def test_cancelled_completion_is_cancelled(model_server: ModelServer) -> None:
-    async with model_of(model_server.url, "stub-hang", timeout_seconds=60.0) as model:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(completion(model, timeout_seconds=30.0), 0.3)
-
-
-@pytest.mark.parametrize("name", ["stub-think", "stub-think-always", "stub-reasoning"])
-async def test_reasoning_is_no_part_of_a_completion(model_server: ModelServer, name: str) -> None:
-    async with model_of(model_server.url, name) as model:
-        assert (await completion(model))[0] == "하나 둘 셋 넷 다섯 여섯 일곱"
-
-
-@pytest.mark.parametrize(
-    ("reply", "text"), [("생각.</think>\n답", "답"), ("<think>가</think>나<think>다", "나"), ("가\ud83d", "가?")]
-)
-async def test_completion_is_what_is_left_without_reasoning_and_lone_surrogates(reply: str, text: str) -> None:
-    async with server_of(completed(reply)) as url, model_of(url) as model:
-        assert await completion(model) == (text, Usage())
-
-
-UNUSABLE = {
-    "nothing": b"",
-    "no HTTP": b"nonsense\r\n\r\n",
-    "a page": b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html></html>",
-    "broken JSON": JSON + b"{broken",
-    "broken UTF-8": JSON + b'{"choices": "\xff\xfe"}',
-    "an array": JSON + b"[]",
-    "null": JSON + b"null",
-    "an error": JSON + b'{"error": {"message": "sk-test is over its quota"}}',
-    "no choice": completed("", choices=[]),
-    "null for choices": completed("", choices=None),
-    "no message": completed("", choices=[{"index": 0, "finish_reason": "stop"}]),
-    "null for text": completed(None),
-    "a number for text": completed(5),
-    "blanks": completed(" \n"),
-    "reasoning alone": completed("<think>하나 둘"),
-    "words for usage": completed("하나", usage={"prompt_tokens": "많음", "completion_tokens": 1}),
-    "a reply that was cut off": completed(
-        "", choices=[{"index": 0, "message": {"role": "assistant", "content": "하나"}, "finish_reason": "length"}]
-    ),
-}
-
-
-@pytest.mark.parametrize("reply", UNUSABLE.values(), ids=UNUSABLE)
-async def test_what_is_no_completion_is_model_unavailable(reply: bytes) -> None:
-    async with server_of(reply) as url, model_of(url) as model:
-        with pytest.raises(ModelUnavailable) as raised:
-            await completion(model)
-    assert "sk-test" not in raised.value.message
-
-
-async def test_meter_adds_up_what_completions_take(model_server: ModelServer) -> None:
-    async with model_of(model_server.url) as model:
-        meter = Meter(model)
-        assert meter.usage == Usage()
-        for _ in range(2):
-            assert await meter.complete(SCRIPT, max_tokens=32, timeout_seconds=10.0) == await completion(model)
-    assert meter.usage == Usage(prompt_tokens=200, completion_tokens=14)
-
-
-# The whole bot, answering by the scripted model.
+    return {"chat": 0, **found}
 
 
 def settings_with_model(data_dir: Path, server: ModelServer, name: str = "stub") -> Settings:
@@ -343,13 +44,17 @@ def settings_with_model(data_dir: Path, server: ModelServer, name: str = "stub")
     )
 
 
-def with_model(bot: Chatbot, settings: Settings, model: AnswerModel) -> Chatbot:
-    """Return a bot over another's open index, which takes seconds to load, with a model of its own."""
-    services = bot.services
-    workflow = workflow_over(services, model=model, timeout_seconds=settings.question_timeout_seconds)
+@asynccontextmanager
+async def answering(bot: Chatbot, settings: Settings) -> AsyncIterator[Chatbot]:
+    """Yield a bot over another's open index, which takes seconds to load, with the models of its own settings."""
+    models = Models.of(settings)
+    workflow = workflow_over(bot.services, models=models, timeout_seconds=settings.question_timeout_seconds)
     found = Chatbot(settings)
-    found._services = replace(services, settings=settings, model=model, workflow=workflow)
-    return found
+    found._services = replace(bot.services, settings=settings, models=models, workflow=workflow)
+    try:
+        yield found
+    finally:
+        await models.close()
 
 
 @pytest.fixture(scope="module")
@@ -436,8 +141,7 @@ async def test_faulty_model_gives_way_to_the_faq(
     bot: Chatbot, tmp_path: Path, model_server: ModelServer, name: str
 ) -> None:
     message, before = FAULTS[name]
-    async with model_of(model_server.url, name) as model:
-        faulty = with_model(bot, settings_with_model(tmp_path, model_server, name), model)
+    async with answering(bot, settings_with_model(tmp_path, model_server, name)) as faulty:
         found = [event async for event in faulty.stream(f"{QUESTION} [[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
     restarts = [place for place, event in enumerate(found) if event.event == "restart"]
     assert len(restarts) == 1
@@ -455,3 +159,84 @@ async def test_faulty_model_gives_way_to_the_faq(
 
 def tokens_of(found: list[wire.StreamEvent]) -> str:
     return "".join(event.data.text for event in found if isinstance(event.data, wire.Token))
+
+
+def both(data_dir: Path, server: ModelServer, *, openai: str = "stub", vllm: str = "stub", **more: object) -> Settings:
+    """Return settings of a bot with both models, OpenAI's the default."""
+    return settings_for(
+        data_dir,
+        openai_api_key=SecretStr("sk-test"),
+        openai_base_url=server.url,
+        openai=OpenAISettings(model=openai, max_retries=0),
+        vllm=VllmSettings(url=server.url, model=vllm, adapters="stub-faq", max_retries=0),
+        **more,
+    )
+
+
+async def test_names_of_the_configuration_are_what_a_question_chooses_from(
+    bot: Chatbot, tmp_path: Path, model_server: ModelServer
+) -> None:
+    async with answering(bot, both(tmp_path, model_server, vllm="stub-think")) as many:
+        assert many.models == ["openai", "extractive", "vllm", "stub-faq"]
+        for name, model in [("vllm", "stub-think"), ("stub-faq", "stub-faq"), ("openai", "stub")]:
+            reply = await many.ask(f"{QUESTION} [[reply: 가능합니다 [1].]]", model=name)
+            assert reply.answer.model == json.loads(model_server.get("/stub/last"))["model"] == model
+        with pytest.raises(UnknownModel, match="openai, extractive, vllm, stub-faq"):
+            await many.ask(QUESTION, model="gpt-99")
+
+
+async def test_models_are_asked_in_turn_where_one_fails(
+    bot: Chatbot, tmp_path: Path, model_server: ModelServer
+) -> None:
+    other = CompatibleSettings(url=model_server.url, model="stub-500", max_retries=0, timeout_seconds=10.0)
+    settings = both(tmp_path, model_server, openai="stub-cut", fallback="compatible,vllm", compatible=other)
+    async with answering(bot, settings) as many:
+        found = [event async for event in many.stream(f"{QUESTION} [[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
+    assert [event.event for event in found].count("restart") == 2
+    (answer,) = [event.data for event in found if isinstance(event.data, wire.Answer)]
+    assert (answer.model, answer.text, answer.degraded) == ("stub", "하나 둘 셋 넷 다섯 여섯 일곱", True)
+    last = max(place for place, event in enumerate(found) if event.event == "restart")
+    assert tokens_of(found[last:]) == answer.text
+
+
+async def test_conversation_goes_on_with_another_model(bot: Chatbot, tmp_path: Path, model_server: ModelServer) -> None:
+    async with answering(bot, both(tmp_path, model_server)) as many:
+        first = await many.ask(f"{QUESTION} [[reply: 첫 답입니다 [1].]]")
+        second = await many.ask(
+            "배송비는 어떻게 정하나요? [[reply: 둘째 답입니다 [1].]]", session_id=first.session_id, model="vllm"
+        )
+        told = [message["content"] for message in sent(model_server)]
+        assert any("첫 답입니다" in text for text in told[1:-1])
+        await many.ask("정산은 언제 되나요?", session_id=second.session_id, model="extractive")
+        await many.ask("판매 수수료는 얼마인가요?", session_id=second.session_id)
+        told = [message["content"] for message in sent(model_server)]
+        assert any("둘째 답입니다" in text for text in told[1:-1])
+
+
+@pytest.mark.parametrize("model", ["openai", "vllm"])
+@pytest.mark.parametrize("name", ["stub-think", "stub-think-always", "stub-reasoning"])
+async def test_thinking_is_nowhere(
+    bot: Chatbot, tmp_path: Path, model_server: ModelServer, name: str, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering(bot, both(tmp_path, model_server, openai=name, vllm=name)) as thinking:
+        events = [
+            event async for event in thinking.stream(f"{QUESTION} {name} [[reply: 하나 둘 셋 넷 다섯]]", model=model)
+        ]
+        session_id = next(event.data.session_id for event in events if isinstance(event.data, wire.Started))
+        turns = await thinking.services.stores.conversations.turns(session_id)
+    (answer,) = [event.data for event in events if isinstance(event.data, wire.Answer)]
+    assert answer.text == "하나 둘 셋 넷 다섯"
+    assert turns[-1].answer == answer.text
+    for said in [*(event.to_json() for event in events), *(turn.model_dump_json() for turn in turns), caplog.text]:
+        assert "think" not in said.replace(name, "")
+        assert "따져" not in said
+
+
+async def test_vllm_is_asked_not_to_think_and_keeps_the_roles(
+    bot: Chatbot, tmp_path: Path, model_server: ModelServer
+) -> None:
+    async with answering(bot, both(tmp_path, model_server)) as many:
+        await many.ask(f"{QUESTION} [[reply: 가능합니다 [1].]]", model="vllm")
+    asked = json.loads(model_server.get("/stub/last"))
+    assert asked["chat_template_kwargs"] == {"enable_thinking": False}
+    assert [message["role"] for message in asked["messages"]] == ["system", "user"]

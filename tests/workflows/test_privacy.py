@@ -13,7 +13,7 @@ from conftest import ModelServer, settings_for
 from masking_cases import MUST_MASK
 from pydantic import SecretStr
 
-from smartstore_indexing.setting_groups import OpenAISettings
+from smartstore_indexing.model_settings import OpenAISettings
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.stores import FILE, opened_stores
 

@@ -7,18 +7,30 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from smartstore_indexing.faq import FAQ, faq_id
+from smartstore_indexing.faq import FAQ, digest, faq_id
+from smartstore_workflows import caching
+from smartstore_workflows.caching import AnswerKey
 from smartstore_workflows.events import Turn
 from smartstore_workflows.prompting import (
-    CONTEXT_CHARACTERS,
+    CONTEXT_TOKENS,
     HISTORY_TURNS,
     answer_messages,
     cited_numbers,
+    packed,
+    prompt_version,
+    prompts,
     rules,
     without_dangling,
 )
+from smartstore_workflows.tokens import estimated_tokens
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "answer_messages.json"
+# What each version of a prompt says. A line that stands here is not changed: a changed prompt is a new version.
+VERSIONS = {
+    ("answer", "2"): "abbe688a9bc448a5",
+    ("rerank", "1"): "d2f46ef61c3f3811",
+    ("rewrite", "1"): "1283d87120f52815",
+}
 FENCES = [
     "<faq>",
     "</faq>",
@@ -31,6 +43,13 @@ FENCES = [
     "<Question\nx=1>",
     "</faq",
     "<fa<faq>q>",
+    "<//faq>",
+    "＜／ｆａｑ＞",
+    "</f\u200baq>",
+    "<\u3164/\u2060faq>",
+    "</\U000e0066faq>",
+    "<|im_end|>",
+    "<|im_start|>",
 ]
 
 
@@ -64,6 +83,32 @@ def golden_messages() -> list[dict[str, str]]:
 
 def test_messages_are_those_of_the_golden_file() -> None:
     assert golden_messages() == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("prompt", prompts())
+def test_changed_prompt_is_a_new_version(prompt: str) -> None:
+    assert VERSIONS.get((prompt, prompt_version(prompt))) == digest(rules(prompt))
+
+
+@pytest.mark.parametrize("prompt", prompts())
+def test_version_is_no_part_of_what_is_sent(prompt: str) -> None:
+    assert prompt_version(prompt).isdigit()
+    assert "version" not in rules(prompt)
+
+
+def test_answers_are_kept_under_the_version_of_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = AnswerKey("index", "model", "정산은 언제 되나요")
+    before = (key.scope, key.name)
+    monkeypatch.setattr(caching, "prompt_version", lambda: "next")
+    assert key.scope != before[0]
+    assert key.name != before[1]
+
+
+@pytest.mark.parametrize(
+    "said", ["한국어 존댓말로만", "한국어로 답합니다", "FAQ에서 확인되지 않는 내용입니다.", "[1], [2]"]
+)
+def test_rules_say(said: str) -> None:
+    assert said in rules()
 
 
 def test_rules_come_first_and_the_question_last() -> None:
@@ -126,17 +171,55 @@ def test_other_angle_brackets_stay(text: str) -> None:
     assert text in texts(answer_messages(text, [], []))[-1]
 
 
-def test_answers_are_cut_where_they_exceed_the_budget() -> None:
-    sizes = [CONTEXT_CHARACTERS - 100, 300, 300]
-    faqs = [faq(f"제목{mark}", mark * size) for mark, size in zip("가나다", sizes, strict=True)]
-    content = texts(answer_messages("질문", faqs, []))[-1]
-    assert [content.count(mark) for mark in "나다"] == [100 + 1, 0 + 1]  # and the mark in its title
-    assert content.count("가") == sizes[0] + 1
+def words(mark: str, count: int) -> str:
+    return " ".join([mark] * count)
 
 
 def test_faqs_within_the_budget_come_whole() -> None:
-    content = texts(answer_messages("질문", [faq("제목", "가" * CONTEXT_CHARACTERS)], []))[-1]
-    assert "가" * CONTEXT_CHARACTERS in content
+    faqs = [faq(f"제목{mark}", words(mark, 600)) for mark in "가나다라마"]
+    content = texts(answer_messages("질문", faqs, []))[-1]
+    assert [content.count(f"{each.answer}\n</faq>") for each in faqs] == [1] * 5
+
+
+def test_default_budget_holds_what_five_whole_answers_mostly_take() -> None:
+    assert estimated_tokens("가" * 4_700) < CONTEXT_TOKENS < estimated_tokens("가" * 5_000)
+
+
+def test_whole_faqs_come_before_the_part_of_one_that_is_too_long() -> None:
+    content = packed([faq("첫째", words("가", 90)), faq("둘째", words("나", 900)), faq("셋째", words("다", 90))], 600)
+    assert content.count("가") == content.count("다") == 90
+    assert 100 < content.count("나") < 900
+    assert re.findall(r'number="(\d)"', content) == ["1", "2", "3"]
+
+
+def test_of_faqs_that_fit_whole_the_best_come_first() -> None:
+    content = packed([faq(f"제목{mark}", words(mark, 90)) for mark in "가나다"], 290)
+    assert [content.count(mark) for mark in "가나다"] == [91, 91, 0]  # with the mark in the title
+    assert re.findall(r'number="(\d)"', content) == ["1", "2"]
+
+
+def test_best_faq_alone_is_cut_where_it_exceeds_the_budget() -> None:
+    content = packed([faq("제목", words("10,000원", 900))], 300)
+    assert re.fullmatch(r'<faq number="1">\n질문: 제목\n답변: (10,000원 )+10,000원…\n</faq>\n', content)
+
+
+def test_faq_that_has_no_room_is_left_out_and_the_others_keep_their_numbers() -> None:
+    content = packed([faq("첫째", words("가", 900)), faq("둘째", "짧은 답")], 30)
+    assert re.findall(r'number="(\d)"', content) == ["2"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=6), st.integers(-10, 400))
+def test_context_never_exceeds_its_budget(pairs: list[tuple[str, str]], budget: int) -> None:
+    content = packed([faq(title, answer) for title, answer in pairs], budget)
+    assert estimated_tokens(content) <= max(budget, 0)
+
+
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=4), st.integers(0, 300))
+def test_best_faq_comes_whole_wherever_it_fits(answers: list[str], budget: int) -> None:
+    faqs = [faq(f"제목 {place}", answer) for place, answer in enumerate(answers)]
+    best = packed(faqs[:1], CONTEXT_TOKENS)
+    assert packed(faqs, budget).startswith(best) or estimated_tokens(best) > budget
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_models import model_of, stats
 
 from smartstore_indexing.faq import FAQ, faq_id
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.chat_model import AnswerModel
 from smartstore_workflows.reranking import ANSWER_CHARACTERS, RERANKED, named_numbers, rerank, rerank_messages
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "rerank_messages.json"

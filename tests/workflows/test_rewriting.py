@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_models import completed, model_of, server_of, stats
 
+from smartstore_workflows.chat_model import AnswerModel
 from smartstore_workflows.events import Kind, Turn
-from smartstore_workflows.models import AnswerModel
 from smartstore_workflows.rewriting import (
     ANSWER_CHARACTERS,
     TOPIC_CHARACTERS,

@@ -7,12 +7,14 @@ import pytest
 from conftest import ModelServer, wait_until, workflow_over
 
 from smartstore_indexing.errors import TransientError
-from smartstore_indexing.setting_groups import OpenAISettings
+from smartstore_indexing.model_settings import OpenAISettings
 from smartstore_indexing.settings import EXTRACTIVE, OPENAI
 from smartstore_workflows import Chatbot
 from smartstore_workflows.answering import AnswerWorkflow
+from smartstore_workflows.chat_model import AnswerModel
 from smartstore_workflows.events import Outcome, QuestionAsked, TokenStreamed, Turn
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.models import Models
+from smartstore_workflows.openai_chat import openai_model
 from smartstore_workflows.running import events_of
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
@@ -33,19 +35,21 @@ def stats(server: ModelServer) -> dict[str, int]:
 
 def workflow_of(bot: Chatbot, model: AnswerModel | None, timeout_seconds: float = 30.0) -> AnswerWorkflow:
     """Return a workflow over the bot's own index, with another model or timeout."""
-    return workflow_over(bot.services, model=model, timeout_seconds=timeout_seconds)
+    return workflow_over(
+        bot.services, models=Models({"openai": model} if model else {}), timeout_seconds=timeout_seconds
+    )
 
 
 @pytest.fixture
 async def model(model_server: ModelServer) -> AsyncIterator[AnswerModel]:
-    opened = AnswerModel(OpenAISettings(model="stub"), key="sk-test", base_url=model_server.url)
+    opened = openai_model(OpenAISettings(model="stub"), key="sk-test", base_url=model_server.url)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
 async def silent(model_server: ModelServer) -> AsyncIterator[AnswerModel]:
-    opened = AnswerModel(OpenAISettings(model="stub-hang", max_retries=0), key="sk-test", base_url=model_server.url)
+    opened = openai_model(OpenAISettings(model="stub-hang", max_retries=0), key="sk-test", base_url=model_server.url)
     yield opened
     await opened.close()
 

@@ -25,11 +25,14 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from smartstore_indexing.errors import UnknownResource
-from smartstore_indexing.setting_groups import OpenAISettings, WatchSettings
+from smartstore_indexing.model_settings import OpenAISettings
+from smartstore_indexing.setting_groups import WatchSettings
 from smartstore_indexing.settings import EXTRACTIVE, OPENAI
 from smartstore_workflows import Chatbot
+from smartstore_workflows.chat_model import AnswerModel
 from smartstore_workflows.events import QuestionAsked, Usage
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.models import Models
+from smartstore_workflows.openai_chat import openai_model
 from smartstore_workflows.running import events_of
 from smartstore_workflows.tracing import FIRST_TOKEN, FLUSH_SECONDS, KEPT, traced
 
@@ -105,7 +108,7 @@ def collector() -> Iterator[Collector]:
 
 @asynccontextmanager
 async def model_of(url: str, name: str = "stub") -> AsyncIterator[AnswerModel]:
-    opened = AnswerModel(OpenAISettings(model=name, max_retries=0), key="sk-test", base_url=url)
+    opened = openai_model(OpenAISettings(model=name, max_retries=0), key="sk-test", base_url=url)
     try:
         yield opened
     finally:
@@ -118,8 +121,8 @@ async def bot_of(bot: Chatbot, url: str, name: str = "stub") -> AsyncIterator[Ch
     async with model_of(url, name) as model:
         settings = bot.services.settings.model_copy(update={"openai_api_key": SecretStr("sk-test")})
         found = Chatbot(settings)
-        workflow = workflow_over(bot.services, model=model)
-        found._services = replace(bot.services, settings=settings, model=model, workflow=workflow)
+        workflow = workflow_over(bot.services, models=Models({"openai": model}))
+        found._services = replace(bot.services, settings=settings, models=Models({"openai": model}), workflow=workflow)
         yield found
 
 

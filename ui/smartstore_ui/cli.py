@@ -1,4 +1,4 @@
-"""The command line: `smartstore index | reindex | ask | serve | worker | queue | user | eval | doctor`.
+"""The command line: `smartstore index | reindex | ask | serve | worker | queue | user | eval | doctor | …`.
 
 Each command is imported when it is chosen.
 """
@@ -18,8 +18,7 @@ from smartstore_indexing.errors import FaqError, InvalidRequest
 from smartstore_ui.arguments import KoreanParser, count, port, readable
 from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS
 
-# New objects after which Python looks for cycles among them. The libraries make a million as they are imported, which
-# all stay: at its usual 700 the looking takes 0.7 s of every start.
+# New objects after which Python looks for cycles: looked for after its usual 700, they cost 0.7 s of every start.
 GARBAGE = 50_000
 
 
@@ -153,11 +152,26 @@ def parser() -> argparse.ArgumentParser:
     )
     user.inputs.add_argument("name", metavar="아이디", type=readable, help="로그인할 때 쓸 이름")
 
-    commands.add_parser(
-        "doctor",
-        help="설정과 연결 상태를 점검합니다.",
-        description="무엇이 설정되어 있고 무엇이 응답하는지 점검하고, 문제가 있으면 해결 방법을 알려 줍니다.",
+    export = commands.add_parser(
+        "export-finetune",
+        help="모델을 미세조정할 대화를 FAQ에서 만듭니다.",
+        description="챗봇이 모델에 보내는 것과 같은 대화와 그 정답을 FAQ에서 만들어 폴더에 저장합니다.\n"
+        "검증용 FAQ는 따로 떼어 두며, README.md에 무엇이 들어 있는지 적습니다.",
     )
+    export.inputs.add_argument(
+        "path", metavar="파일", nargs="?", type=Path, help="FAQ 파일 (기본값: SMARTSTORE_FAQ 또는 예시 FAQ)"
+    )
+    export.options.add_argument("--output", metavar="폴더", type=Path, required=True, help="저장할 폴더")
+    export.options.add_argument(
+        "--validation", metavar="비율", default="0.1", help="검증으로 떼어 둘 FAQ의 비율 (기본값: 0.1)"
+    )
+    export.options.add_argument("--seed", metavar="N", type=count, default=0, help="난수 씨앗 (기본값: 0)")
+    export.options.add_argument("--queries", metavar="파일", type=Path, help="더할 검색 질문(eval의 .jsonl)")
+    export.options.add_argument("--force", action="store_true", help="폴더에 있는 전의 파일을 바꿉니다.")
+
+    checked = "무엇이 설정되어 있고 무엇이 응답하는지 점검하고, 문제가 있으면 해결 방법을 알려 줍니다."
+    doctor = commands.add_parser("doctor", help="설정과 연결 상태를 점검합니다.", description=checked)
+    doctor.options.add_argument("--model", metavar="이름", help="이 모델에 실제로 물어, 쓸 만한지 봅니다.")
     return root
 
 
@@ -227,6 +241,20 @@ def _run(chosen: argparse.Namespace) -> int:
         from smartstore_ui.passwords import run_user
 
         return run_user(chosen.name)
+    if chosen.command == "export-finetune":
+        from smartstore_ui.exporting import Wanted as Export
+        from smartstore_ui.exporting import run_export_finetune
+
+        export = Export(chosen.output, chosen.validation, chosen.seed, chosen.queries, chosen.force)
+        return run_export_finetune(chosen.path, export)
+    return _doctor(chosen.model)
+
+
+def _doctor(model: str | None) -> int:
+    if model is not None:
+        from smartstore_ui.model_check import run_model_check
+
+        return run_model_check(model)
     from smartstore_ui.diagnosing import run_doctor
 
     return run_doctor()

@@ -5,25 +5,15 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from llama_index.core.base.llms.types import ChatMessage
 
 from smartstore_indexing.errors import FaqError
 from smartstore_indexing.settings import EXTRACTIVE, Settings, load_settings
+from smartstore_ui.findings import MARKS, Finding, shown
 from smartstore_workflows.app import Services, build
-
-MARKS = {True: "✓", False: "✗"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; `detail` says what to do where `fine` is False."""
-
-    name: str
-    fine: bool
-    detail: str
+from smartstore_workflows.model_calls import Writes
 
 
 def run_doctor() -> int:
@@ -32,17 +22,11 @@ def run_doctor() -> int:
 
 
 async def _report(settings: Settings) -> int:
-    exit_code = 0
     try:
-        async with aclosing(_findings(settings)) as findings:
-            async for finding in findings:
-                sys.stdout.write(f"{MARKS[finding.fine]} {finding.name}: {finding.detail}\n")
-                exit_code = exit_code or (0 if finding.fine else 1)
+        return await shown(_findings(settings))
     except FaqError as error:
         sys.stdout.write(f"{MARKS[False]} 시작: {error.message}\n")
         return error.exit_code
-    sys.stdout.write("모두 정상입니다.\n" if exit_code == 0 else "문제가 있습니다. 위의 안내를 따라 주세요.\n")
-    return exit_code
 
 
 async def _findings(settings: Settings) -> AsyncGenerator[Finding, None]:
@@ -54,7 +38,8 @@ async def _findings(settings: Settings) -> AsyncGenerator[Finding, None]:
         yield Finding("벡터 저장소", True, f"{where}에 연결했습니다")
         yield await _index(services)
         yield await _embedding(services)
-        yield await _model(services)
+        async for finding in _models(services):
+            yield finding
 
 
 async def _index(services: Services) -> Finding:
@@ -68,22 +53,32 @@ async def _index(services: Services) -> Finding:
 
 
 async def _embedding(services: Services) -> Finding:
-    await services.vectors.of("준비")
-    started = time.perf_counter()
-    await services.vectors.of("상품은 어떻게 등록하나요?")
-    return Finding("임베딩", True, f"질문 하나에 {(time.perf_counter() - started) * 1000:.0f}ms")
+    name = services.settings.embedding.name or services.embedding.model_name
+    try:
+        await services.embedding.aget_query_embeddings(["준비"])
+        started = time.perf_counter()
+        (vector,) = await services.embedding.aget_query_embeddings(["상품은 어떻게 등록하나요?"])
+    except FaqError as error:
+        return Finding("임베딩", False, error.message)
+    milliseconds = (time.perf_counter() - started) * 1000
+    return Finding("임베딩", True, f"{name}: 질문 하나에 {milliseconds:.0f}ms, {len(vector):,}차원")
 
 
-async def _model(services: Services) -> Finding:
-    if services.model is None:
-        return Finding(
-            "모델", True, f"{EXTRACTIVE}: FAQ에서 그대로 답합니다 (OPENAI_API_KEY를 설정하면 OpenAI가 답합니다)"
-        )
+async def _models(services: Services) -> AsyncGenerator[Finding, None]:
+    if services.models.names == [EXTRACTIVE]:
+        way = "OPENAI_API_KEY나 SMARTSTORE_VLLM__URL을 설정하면 모델이 답합니다"
+        yield Finding("모델", True, f"{EXTRACTIVE}: FAQ에서 그대로 답합니다 ({way})")
+    for name in services.models.names:
+        if model := services.models.get(name):
+            yield await _first_token(name, model)
+
+
+async def _first_token(name: str, model: Writes) -> Finding:
     started = time.perf_counter()
     try:
-        async with aclosing(services.model.stream([ChatMessage("'네'라고만 답해 주세요.")])) as pieces:
+        async with aclosing(model.stream([ChatMessage("'네'라고만 답해 주세요.")])) as pieces:
             async for _ in pieces:
                 break
     except FaqError as error:
-        return Finding("모델", False, error.message)
-    return Finding("모델", True, f"{services.model.name}: 첫 토큰까지 {(time.perf_counter() - started) * 1000:.0f}ms")
+        return Finding(f"모델 {name}", False, error.message)
+    return Finding(f"모델 {name}", True, f"{model.name}: 첫 토큰까지 {(time.perf_counter() - started) * 1000:.0f}ms")

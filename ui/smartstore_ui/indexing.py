@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from smartstore_indexing.embedding_settings import EmbeddingSettings
 from smartstore_indexing.errors import FolderInUse, InvalidRequest
 from smartstore_indexing.index_sources import fetched
 from smartstore_indexing.settings import Settings, load_settings
@@ -21,7 +22,9 @@ from smartstore_ui.remote_indexing import Show, asked_of_server, brought
 from smartstore_workflows.app import build
 
 STAGES = {"embed": "임베딩", "write": "저장과 검사"}
+PLAN = "plan"
 ADDRESS = "://"
+LEAST_DOLLARS = 0.0001
 
 
 def run_index(path: Path | None, *, full: bool, as_json: bool, rollback: bool) -> int:
@@ -32,7 +35,7 @@ def run_index(path: Path | None, *, full: bool, as_json: bool, rollback: bool) -
     if rollback:
         summary = _rolled_back(settings)
     else:
-        with bars() as show:
+        with bars(settings.embedding) as show:
             summary = indexed(settings, str(path or settings.faq), show, full=full)
     print_summary(summary, as_json=as_json, rollback=rollback)
     return 0
@@ -64,16 +67,32 @@ def print_summary(summary: IndexSummary, *, as_json: bool = False, rollback: boo
     sys.stdout.write(f"{line}\n")
 
 
-class Bars:
-    """A progress bar for each stage."""
+def plan(embedding: EmbeddingSettings, texts: int, tokens: int) -> str:
+    """Return what is said before texts of about so many tokens are embedded: calls, tokens, and where known a price."""
+    calls = -(-texts // embedding.batch)
+    rounded = round(tokens, 2 - len(str(tokens)))  # to two digits: the number is an estimate
+    line = f"임베딩할 글 {texts:,}개, 호출 {calls:,}번, 약 {rounded:,}토큰"
+    if embedding.price is None:
+        return line
+    dollars = tokens * embedding.price / 1_000_000
+    return f"{line} (예상 비용 {f'${dollars:.4f}' if dollars >= LEAST_DOLLARS else f'${LEAST_DOLLARS} 미만'})"
 
-    def __init__(self, progress: Progress) -> None:
+
+class Bars:
+    """A progress bar for each stage, and above them what embedding will cost."""
+
+    def __init__(self, progress: Progress, embedding: EmbeddingSettings) -> None:
         """Take the display."""
         self._progress = progress
+        self._embedding = embedding
+        self._planned = False
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is; those that are over at once have no bar."""
+        if stage == PLAN and self._embedding.kind == "openai" and not self._planned:
+            self._planned = True
+            self._progress.console.print(plan(self._embedding, done, total), soft_wrap=True, highlight=False)
         if stage not in STAGES:
             return
         if stage not in self._tasks:
@@ -82,13 +101,13 @@ class Bars:
 
 
 @contextmanager
-def bars() -> Iterator[Show]:
-    """Yield what shows progress on a terminal."""
+def bars(embedding: EmbeddingSettings) -> Iterator[Show]:
+    """Yield what shows progress on a terminal, and says anywhere what embedding will cost."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     # Where it is no terminal, a finished Progress would still print an empty line.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bars(progress).show
+        yield Bars(progress, embedding).show
 
 
 def _rolled_back(settings: Settings) -> IndexSummary:

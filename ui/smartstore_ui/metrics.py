@@ -64,6 +64,11 @@ class Metrics:
         self.degraded = Counter(
             "smartstore_degraded_answers", "Answers given without the conversation or the model.", registry=registry
         )
+        self.unsupported = Counter(
+            "smartstore_unsupported_claims",
+            "Numbers, dates, amounts, periods and menu paths in answers that stand in no FAQ that these cite.",
+            registry=registry,
+        )
         self.model_errors = Counter(
             "smartstore_model_errors", "Runs in which the model failed.", ["model"], registry=registry
         )
@@ -148,6 +153,7 @@ class RunMetrics:
         metrics.answers.labels(answer.kind, answer.model).inc()
         metrics.cache_hits.inc(answer.cached)
         metrics.degraded.inc(answer.degraded)
+        metrics.unsupported.inc(len(answer.unsupported))
         # An answer that a model should have written and did not is degraded too.
         if answer.degraded and answer.model != self._model:
             metrics.model_errors.labels(self._model).inc()

@@ -24,7 +24,7 @@ def run_reindex(source: str | None, *, full: bool, watch: bool) -> int:
         IndexFailed: the request that is watched was given up.
     """
     settings = load_settings()
-    with bars() as show:
+    with bars(settings.embedding) as show:
         if has_broker(settings):
             done = asyncio.run(_requested(settings, source, show if watch else None, full=full))
         else:

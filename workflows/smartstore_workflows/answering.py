@@ -49,16 +49,19 @@ from smartstore_workflows.events import (
 )
 from smartstore_workflows.extracting import extract
 from smartstore_workflows.follow_ups import FollowUpModel
+from smartstore_workflows.guarding import guarded
 from smartstore_workflows.locking import LocalLocks, Locks
 from smartstore_workflows.masking import mask
+from smartstore_workflows.model_calls import Writes
 from smartstore_workflows.model_steps import ModelSteps
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.models import Models
 from smartstore_workflows.progress import stage, stream_text
-from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages, cited_numbers, without_dangling
+from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages
 from smartstore_workflows.retrieving import FaqRetriever
 from smartstore_workflows.scope import Judgement, ScopeModel
 from smartstore_workflows.sources import faqs_of, sources_of
 from smartstore_workflows.suggesting import suggest
+from smartstore_workflows.supporting import checked
 from smartstore_workflows.understanding import accepts_offer, joined, searched, stand_alone, topic
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
 from smartstore_workflows.words import bridge_terms
@@ -69,8 +72,6 @@ SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites
 NO_STEPS = StepSettings()
 KINDS: dict[Kind, type[Outcome]] = {"answered": Answered, "refused": Refused, "not_found": NotFound}
 CHOSEN = Judgement(ANSWERED, in_scope=1.0, found=1.0)  # a follow-up was offered because an FAQ answers it
-
-
 Steps = dict[str, StepFunction[Any, Any]]  # as the library has them
 
 
@@ -85,7 +86,7 @@ class AnswerWorkflow(Workflow):
         morphemes: Morphemes,
         scope: ScopeModel,
         follow_ups: FollowUpModel,
-        model: AnswerModel | None,
+        models: Models,
         timeout_seconds: float,
         steps: StepSettings = NO_STEPS,
         cache: AnswerCache | None = None,
@@ -93,22 +94,20 @@ class AnswerWorkflow(Workflow):
     ) -> None:
         """Borrow the parts; who made them closes them.
 
-        With no `model` answers are extracts of the FAQ, with no `cache` every one is new; with no `locks` those of
-        this process keep equal questions from asking the model at once.
+        With no `cache` every answer is new; with no `locks` this process's own keep equal questions apart.
         """
         self._found_steps: Steps = {}
-        super().__init__(
-            timeout=timeout_seconds, num_concurrent_runs=None
-        )  # how many run at once is the doors' to bound
+        # How many run at once is the doors' to bound.
+        super().__init__(timeout=timeout_seconds, num_concurrent_runs=None)
         self._retriever = retriever
         self._vectors = vectors
         self._morphemes = morphemes
         self._scope = scope
         self._follow_ups = follow_ups
-        self._model = model
+        self._models = models
         self._cache = cache or AnswerCache(None, read=morphemes.read)
         self._locks = locks or LocalLocks(wait_seconds=timeout_seconds)
-        self._steps = ModelSteps(model, steps)
+        self._steps = ModelSteps(models, steps)
 
     @override
     def _get_steps(self) -> Steps:
@@ -214,7 +213,8 @@ class AnswerWorkflow(Workflow):
         if remembered := await self._cache.alike(key, passages):
             await self._cache.keep_again(key, remembered)
             return self._write_again(ctx, asked, remembered)
-        if self._model is None or asked.model == EXTRACTIVE:
+        models = self._models.in_turn(asked.model)
+        if not models:
             written = self._write_extract(ctx, asked, passages, catalog)
             await self._keep(key, written)
             return written
@@ -222,21 +222,25 @@ class AnswerWorkflow(Workflow):
         async with self._locks.hold(f"answer:{key.name}") if key else nullcontext():
             if remembered := await self._cache.exact(key):
                 return self._write_again(ctx, asked, remembered)
-            written = await self._write_new(ctx, self._model, asked, passages, catalog)
+            written = await self._write_new(ctx, models, asked, passages, catalog)
             if not asked.history:  # the model saw it, and it is another's
                 await self._keep(key, written)
             return written
 
     async def _write_new(
-        self, ctx: Context, model: AnswerModel, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
+        self, ctx: Context, models: Sequence[Writes], asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
     ) -> AnswerWritten:
+        """Let the models try in turn, and where all fail give an extract."""
         asked, passages = await self._steps.reranked(asked, passages, catalog)
-        try:
-            return await self._write_with_model(ctx, model, asked, passages, catalog)
-        except ModelUnavailable as error:
-            log.warning("model failed, answered from the FAQ", model=model.name, code=error.code)
-            ctx.write_event_to_stream(Restarted(reason=error.message))
-            return self._write_extract(ctx, asked, passages, catalog, degraded=True)
+        for place, model in enumerate(models):
+            try:
+                written = await self._write_with_model(ctx, model, asked, passages, catalog)
+                return written.model_copy(update={"degraded": place > 0, "writer": model.name})
+            except ModelUnavailable as error:
+                log.warning("model failed", model=model.name, code=error.code, reason=error.message)
+                ctx.write_event_to_stream(Restarted(reason=error.message))
+        written = self._write_extract(ctx, asked, passages, catalog)
+        return written.model_copy(update={"degraded": True, "writer": EXTRACTIVE})
 
     def _write_again(self, ctx: Context, asked: Asked, answer: RememberedAnswer) -> AnswerWritten:
         ctx.write_event_to_stream(SourcesFound(sources=answer.sources))
@@ -248,13 +252,13 @@ class AnswerWorkflow(Workflow):
             await self._cache.keep(key, written)
 
     def _key(self, asked: Asked) -> AnswerKey | None:
-        return key_of(asked, EXTRACTIVE if self._model is None or asked.model == EXTRACTIVE else self._model.name)
+        return key_of(asked, self._models.writer(asked.model))
 
     async def _index_version(self) -> str:
         return (await self._retriever.searchable()).snapshot.manifest.version
 
     def _write_extract(
-        self, ctx: Context, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog, *, degraded: bool = False
+        self, ctx: Context, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
     ) -> AnswerWritten:
         faqs = faqs_of(passages[:SHOWN_SOURCES], catalog)
         sources = sources_of(faqs, passages)
@@ -268,32 +272,28 @@ class AnswerWorkflow(Workflow):
             citations=(faqs[0].id,),
             sources=sources,
             passages=passages,
-            degraded=degraded,
             usage=asked.usage,
         )
 
     async def _write_with_model(
-        self, ctx: Context, model: AnswerModel, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
+        self, ctx: Context, model: Writes, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
     ) -> AnswerWritten:
         faqs = faqs_of(passages[:CONTEXT_FAQS], catalog)
         sources = sources_of(faqs, passages)
         ctx.write_event_to_stream(SourcesFound(sources=sources))
         said: list[str] = []
         usage = Usage()
-        async with aclosing(model.stream(answer_messages(asked.standalone, faqs, asked.history))) as answer:
+        async with aclosing(guarded(model.stream(answer_messages(asked.standalone, faqs, asked.history)))) as answer:
             async for piece in answer:
                 if isinstance(piece, Usage):
                     usage = piece
                 else:
                     said.append(piece)
                     ctx.write_event_to_stream(TokenStreamed(text=piece))
-        text = without_dangling("".join(said), len(sources))
-        cited = tuple(faqs[number - 1].id for number in cited_numbers(text, len(sources)))
         return AnswerWritten(
             asked=asked,
             kind=ANSWERED,
-            text=text,
-            citations=cited,
+            **checked("".join(said), faqs)._asdict(),
             sources=sources,
             passages=passages,
             usage=asked.usage + usage,

@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from smartstore_indexing.building import IndexBuilder
-from smartstore_indexing.embedding import DIMENSIONS, E5Embedding, QueryVectors
+from smartstore_indexing.embedders import opened_embedder
+from smartstore_indexing.embedding import DIMENSIONS, E5Embedding, Embedder, QueryVectors
 from smartstore_indexing.holding import held
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.milvus import Collections
@@ -16,7 +17,7 @@ from smartstore_workflows.answering import AnswerWorkflow
 from smartstore_workflows.cache_stores import RedisAnswers, RedisVectors, SqliteAnswers
 from smartstore_workflows.caching import AnswerCache, AnswerStore
 from smartstore_workflows.follow_ups import FollowUpModel
-from smartstore_workflows.models import AnswerModel
+from smartstore_workflows.models import Models
 from smartstore_workflows.ranking import RankingModel
 from smartstore_workflows.retrieving import FaqRetriever
 from smartstore_workflows.scope import ScopeModel
@@ -25,18 +26,22 @@ from smartstore_workflows.stores import Stores, opened_stores
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that is open; the doors and the tests take what they need from here."""
+    """Everything that is open; the doors and the tests take what they need from here.
+
+    `embedding` is what is searched with, `vectors` are the shipped encoder's, by which questions are judged.
+    """
 
     settings: Settings
     collections: Collections
     builder: IndexBuilder
     reader: IndexReader
     retriever: FaqRetriever
+    embedding: Embedder
     vectors: QueryVectors
     morphemes: Morphemes
     stores: Stores
     scope: ScopeModel
-    model: AnswerModel | None
+    models: Models
     workflow: AnswerWorkflow
     uncached: AnswerWorkflow
     workflow_with: Callable[[AnswerCache], AnswerWorkflow]
@@ -48,22 +53,26 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
 
     Raises:
         FolderInUse: another process holds the data folder.
+        Misconfigured: the embedding model lacks its key, its name or its packages.
         StoreUnavailable: Milvus or Redis does not answer, or a local file cannot be opened.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(held(settings.data_dir))
         collections = await stack.enter_async_context(opened_collections(settings))
         stores = await stack.enter_async_context(opened_stores(settings))
-        model = None
-        if key := settings.openai_api_key.get_secret_value():
-            model = AnswerModel(settings.openai, key=key, base_url=settings.openai_base_url)
-            stack.push_async_callback(model.close)
-        embedding, morphemes = E5Embedding(), Morphemes()
-        vectors = QueryVectors(embedding, shared=_shared_vectors(settings, stores, embedding.model_name))
+        models = Models.of(settings)
+        stack.push_async_callback(models.close)
+        local, morphemes = E5Embedding(), Morphemes()
+        embedding = await stack.enter_async_context(opened_embedder(settings, local=local))
+        vectors = searching = QueryVectors(local, shared=_shared_vectors(settings, stores, local, DIMENSIONS))
+        if embedding is not local:
+            shared = _shared_vectors(settings, stores, embedding, settings.embedding.dimensions)
+            searching = QueryVectors(embedding, at_once=embedding.embed_batch_size, shared=shared)
         reader = IndexReader(collections=collections, embedder=embedding.model_name)
         retriever = FaqRetriever(
             reader=reader,
-            vectors=vectors,
+            vectors=searching,
+            local=vectors,
             morphemes=morphemes,
             ranking=RankingModel.shipped(),
         )
@@ -77,7 +86,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
                 morphemes=morphemes,
                 scope=scope,
                 follow_ups=follow_ups,
-                model=model,
+                models=models,
                 timeout_seconds=settings.question_timeout_seconds,
                 steps=settings.steps,
                 cache=cache,
@@ -90,14 +99,17 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
         yield Services(
             settings=settings,
             collections=collections,
-            builder=builder_of(settings, collections=collections, embedding=embedding, morphemes=morphemes),
+            builder=builder_of(
+                settings, collections=collections, embedding=embedding, local=local, morphemes=morphemes
+            ),
             reader=reader,
             retriever=retriever,
+            embedding=embedding,
             vectors=vectors,
             morphemes=morphemes,
             stores=stores,
             scope=scope,
-            model=model,
+            models=models,
             workflow=workflow_with(AnswerCache(answers, read=morphemes.read)),
             uncached=workflow_with(AnswerCache(None, read=morphemes.read)),
             workflow_with=workflow_with,
@@ -111,7 +123,8 @@ async def _answer_store(settings: Settings, stores: Stores) -> AnswerStore | Non
     return await SqliteAnswers.open(stores.file, most=most, days=days) if stores.file is not None else None
 
 
-def _shared_vectors(settings: Settings, stores: Stores, embedder: str) -> RedisVectors | None:
+def _shared_vectors(settings: Settings, stores: Stores, embedding: Embedder, dimensions: int) -> RedisVectors | None:
     if stores.redis is None or not settings.cache.enabled:
         return None
-    return RedisVectors(stores.redis, embedder=embedder, dimensions=DIMENSIONS, days=settings.cache.days)
+    days = settings.cache.days
+    return RedisVectors(stores.redis, embedder=embedding.model_name, dimensions=dimensions, days=days)

@@ -155,7 +155,7 @@ class RedisVectors:
     """The vectors of questions in Redis, as float32 bytes; what embedding.SharedVectors asks for."""
 
     def __init__(self, server: RedisServer, *, embedder: str, dimensions: int, days: float) -> None:
-        """Use a server; vectors of another embedder, which is named, stay apart."""
+        """Use a server; vectors of another embedder, which is named, stay apart. 0 `dimensions` are not known."""
         self._server = server
         self._embedder = embedder
         self._bytes = dimensions * np.dtype(np.float32).itemsize
@@ -169,7 +169,7 @@ class RedisVectors:
         except StoreUnavailable as error:
             log.warning("cached vectors not read", code=error.code)
             return [None] * len(questions)
-        return [np.frombuffer(held, np.float32) if held and len(held) == self._bytes else None for held in found]
+        return [np.frombuffer(held, np.float32) if held and self._is_whole(held) else None for held in found]
 
     async def put(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keep the vectors of questions; nothing is kept when Redis is away."""
@@ -180,6 +180,9 @@ class RedisVectors:
                 await pipe.execute()
         except StoreUnavailable as error:
             log.warning("vectors not cached", code=error.code)
+
+    def _is_whole(self, held: bytes) -> bool:
+        return len(held) == self._bytes if self._bytes else not len(held) % np.dtype(np.float32).itemsize
 
     def _key(self, question: str) -> str:
         return self._server.key(VECTOR, digest(self._embedder, question))

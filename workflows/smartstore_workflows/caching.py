@@ -18,7 +18,7 @@ from smartstore_indexing.errors import StoreUnavailable
 from smartstore_indexing.faq import digest
 from smartstore_workflows.alignment import Read, ask_the_same
 from smartstore_workflows.events import ANSWERED, AnswerWritten, Asked, Passage, RememberedAnswer
-from smartstore_workflows.prompting import CONTEXT_FAQS
+from smartstore_workflows.prompting import CONTEXT_FAQS, prompt_version
 
 log = structlog.get_logger(__name__)
 FORMAT = "1"  # counts up when answers are written in another way, so that no older one is given again
@@ -38,8 +38,8 @@ class AnswerKey:
 
     @property
     def scope(self) -> str:
-        """Return one short name for all keys of this index version and model."""
-        return digest(FORMAT, self.index_version, self.model)
+        """Return one short name for all keys of this index version and model, and of what the model is asked with."""
+        return digest(FORMAT, prompt_version(), self.index_version, self.model)
 
     @property
     def name(self) -> str:
@@ -127,6 +127,7 @@ def remembered(written: AnswerWritten) -> RememberedAnswer:
         question=written.asked.question,
         text=written.text,
         citations=written.citations,
+        unsupported=written.unsupported,
         sources=written.sources,
         passages=written.passages,
     )
@@ -139,6 +140,7 @@ def recalled(answer: RememberedAnswer, asked: Asked) -> AnswerWritten:
         kind=ANSWERED,
         text=answer.text,
         citations=answer.citations,
+        unsupported=answer.unsupported,
         sources=answer.sources,
         passages=answer.passages,
         usage=asked.usage,

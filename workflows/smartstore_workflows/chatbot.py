@@ -11,7 +11,7 @@ import structlog
 
 from smartstore_indexing.errors import FaqError, StoreUnavailable, UnknownModel, UnknownResource
 from smartstore_indexing.faq import FAQ
-from smartstore_indexing.settings import EXTRACTIVE, OPENAI, Settings, load_settings
+from smartstore_indexing.settings import EXTRACTIVE, Settings, load_settings
 from smartstore_workflows import wire
 from smartstore_workflows.app import Services, build
 from smartstore_workflows.events import (
@@ -98,7 +98,7 @@ class Chatbot:
             question: 1 to 2,000 characters; with `faq_id` it may be empty.
             session_id: names the conversation to go on with; without it a new one begins, named in `started`.
             faq_id: a chosen follow-up: its FAQ answers, whatever the question says.
-            model: "extractive" or "openai"; by default the settings'.
+            model: one of `models`; by default the settings'.
             history: the conversation so far, oldest turn first, of a caller that keeps it: nothing is remembered here.
             request_id: what `error` events name; by default the run's id.
             run_id: the run's id of a caller that has promised it already; by default a new one.
@@ -111,7 +111,7 @@ class Chatbot:
         What goes wrong once the run has begun comes as an `error` event before `done`.
         """
         asked = await self.checked(question, faq_id, model)
-        run = RunEvents(checked_session_id(session_id), self._model_name(asked.model), request_id, run_id)
+        run = RunEvents(checked_session_id(session_id), self.services.models.writer(asked.model), request_id, run_id)
         yield run.started()
         try:
             async with aclosing(self._answer(run, asked, history)) as events:
@@ -138,7 +138,7 @@ class Chatbot:
     ) -> wire.Reply:
         """Return the whole answer; takes what `stream` takes, and raises what that tells in `error` events too."""
         asked = await self.checked(question, faq_id, model)
-        run = RunEvents(checked_session_id(session_id), self._model_name(asked.model))
+        run = RunEvents(checked_session_id(session_id), self.services.models.writer(asked.model))
         whole = wire.Gathered()
         whole.add(run.started())
         async with aclosing(self._answer(run, asked)) as events:
@@ -155,8 +155,7 @@ class Chatbot:
     @property
     def models(self) -> list[str]:
         """Return the names of the models that can answer, the default first."""
-        names = [EXTRACTIVE, *([OPENAI] if self.services.model else [])]
-        return sorted(names, key=lambda name: name != self._settings.default_model)
+        return sorted(self.services.models.names, key=lambda name: name != self._settings.default_model)
 
     async def search(self, text: str, *, limit: int = 10, category: str | None = None) -> tuple[Source, ...]:
         """Return the FAQs that fit a text, best first, without judging whether they answer it.
@@ -207,10 +206,6 @@ class Chatbot:
             if run.outcome is not None:
                 with anyio.CancelScope(shield=True):  # an answer that was given whole is remembered
                     await self._remember(run, run.outcome, talk=history is None)
-
-    def _model_name(self, chosen: str) -> str:
-        model = self.services.model
-        return model.name if model is not None and chosen == OPENAI else EXTRACTIVE
 
     async def _history(self, run: RunEvents) -> list[Turn]:
         """Begin or go on with the conversation; where it cannot be read the answer comes without it, degraded."""

@@ -142,6 +142,7 @@ class RememberedAnswer(Value):
     question: str
     text: str
     citations: tuple[str, ...]
+    unsupported: tuple[str, ...] = ()
     sources: tuple[Source, ...]
     passages: tuple[Passage, ...]
 
@@ -196,14 +197,17 @@ class PassagesRetrieved(Fact):
 class AnswerWritten(Fact):
     """The answer stands; `passages` is the ranked list that it was chosen from, `sources` what is shown under it.
 
+    `unsupported` is what a model claims in it and no FAQ that it cites says (supporting.py).
     `in_scope` and `found` are the probabilities, 0 to 1, that the question is a seller's and that an FAQ answers it;
-    `cached` tells that the answer was written for an earlier question.
+    `cached` tells that the answer was written for an earlier question; `writer` names who wrote it where that is
+    another than the one that was to.
     """
 
     asked: Asked
     kind: Kind
     text: str
     citations: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
     passages: tuple[Passage, ...]
     degraded: bool = False
@@ -211,6 +215,7 @@ class AnswerWritten(Fact):
     in_scope: float = 1.0
     found: float = 1.0
     cached: bool = False
+    writer: str = ""
 
 
 class Outcome(Stop):

@@ -2,9 +2,9 @@
 
 from smartstore_indexing.faq import Catalog
 from smartstore_indexing.setting_groups import StepSettings
-from smartstore_indexing.settings import EXTRACTIVE
 from smartstore_workflows.events import Asked, Passage
-from smartstore_workflows.models import AnswerModel, Meter
+from smartstore_workflows.model_calls import Meter
+from smartstore_workflows.models import Models
 from smartstore_workflows.reranking import rerank
 from smartstore_workflows.rewriting import rewrite
 
@@ -12,9 +12,9 @@ from smartstore_workflows.rewriting import rewrite
 class ModelSteps:
     """Makes the steps that the settings turn on, for questions that a model is to answer."""
 
-    def __init__(self, model: AnswerModel | None, settings: StepSettings) -> None:
-        """Borrow the model; without one no step is made."""
-        self._model = model
+    def __init__(self, models: Models, settings: StepSettings) -> None:
+        """Borrow the models; for a question that none is to answer no step is made."""
+        self._models = models
         self._settings = settings
 
     async def rewritten(self, asked: Asked) -> Asked:
@@ -46,4 +46,5 @@ class ModelSteps:
         return asked.model_copy(update={"usage": asked.usage + meter.usage}), passages
 
     def _meter(self, asked: Asked) -> Meter | None:
-        return None if self._model is None or asked.model == EXTRACTIVE else Meter(self._model)
+        model = self._models.get(asked.model)
+        return None if model is None else Meter(model)

@@ -38,7 +38,10 @@ class Rating(Value):
 
 
 class RunRecord(Value):
-    """One finished run, personal data masked; `created_at` is in unix seconds, `citations` are FAQ ids."""
+    """One finished run, personal data masked; `created_at` is in unix seconds, `citations` are FAQ ids.
+
+    `unsupported` is what a model claimed in its answer and no FAQ says that it cites.
+    """
 
     run_id: str
     session_id: str
@@ -50,6 +53,7 @@ class RunRecord(Value):
     model: str
     cached: bool
     degraded: bool
+    unsupported: tuple[str, ...] = ()
     created_at: float
     rating: Rating | None = None
 

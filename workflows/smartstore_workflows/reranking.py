@@ -13,7 +13,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.faq import FAQ
 from smartstore_workflows.extracting import plain
-from smartstore_workflows.models import Completes
+from smartstore_workflows.model_calls import Completes
 from smartstore_workflows.prompting import rules, unfenced
 
 log = structlog.get_logger(__name__)

@@ -5,17 +5,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 from llama_index_instrumentation import get_dispatcher
 
 from smartstore_indexing.embedding import QueryVectors
+from smartstore_indexing.errors import IndexOutdated, ModelUnavailable
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
+from smartstore_indexing.nodes import PARTS
 from smartstore_indexing.reading import IndexReader, Snapshot
 from smartstore_workflows.events import Evidence, Passage
 from smartstore_workflows.lexical import Bm25, grams
 from smartstore_workflows.ranking import RankingModel, features_of
 from smartstore_workflows.words import expansions
 
+log = structlog.get_logger(__name__)
 dispatcher = get_dispatcher(__name__)
 TERMS_K1, TERMS_B = 1.5, 0.75
 GRAMS_K1, GRAMS_B = 1.5, 0.5
@@ -63,11 +67,22 @@ class FaqRetriever:
     """Searches the index in use."""
 
     def __init__(
-        self, *, reader: IndexReader, vectors: QueryVectors, morphemes: Morphemes, ranking: RankingModel
+        self,
+        *,
+        reader: IndexReader,
+        vectors: QueryVectors,
+        local: QueryVectors,
+        morphemes: Morphemes,
+        ranking: RankingModel,
     ) -> None:
-        """Borrow the parts; who made them closes them."""
+        """Borrow the parts; who made them closes them.
+
+        `vectors` are searched with, `local` are the shipped encoder's, which say how well what is found fits: those
+        judgements were fitted to its cosines (docs/adr/0016). They may be the same.
+        """
         self._reader = reader
         self._vectors = vectors
+        self._local = local
         self._morphemes = morphemes
         self._ranking = ranking
         self._searchable: Searchable | None = None
@@ -83,8 +98,12 @@ class FaqRetriever:
         Raises what IndexReader.snapshot raises.
         """
         searchable = await self.searchable()
-        vector, terms = await asyncio.gather(self._vectors.of(text), asyncio.to_thread(self._morphemes.terms, text))
-        return await asyncio.to_thread(self._score, searchable, text, vector, terms)
+        local, vector, terms = await asyncio.gather(
+            self._local.of(text),
+            self._vector(text, searchable.snapshot.manifest.dimensions),
+            asyncio.to_thread(self._morphemes.terms, text),
+        )
+        return await asyncio.to_thread(self._score, searchable, text, vector, local, terms)
 
     async def search(self, text: str, *, limit: int, category: str | None = None) -> list[Passage]:
         """Return at most `limit` passages for a text, up to RANKED, best first; with `category` from that one alone.
@@ -117,18 +136,36 @@ class FaqRetriever:
             self._searchable = await asyncio.to_thread(Searchable.of, snapshot)
         return self._searchable
 
-    def _score(self, searchable: Searchable, text: str, vector: np.ndarray, terms: list[str]) -> Retrieved:
+    async def _vector(self, text: str, dimensions: int) -> np.ndarray | None:
+        """Return the vector to search with; None where its model does not answer, and the local one has to do."""
+        try:
+            vector = await self._vectors.of(text)
+        except ModelUnavailable as error:
+            log.warning("searched without the embedding model", code=error.code, reason=error.message)
+            return None
+        if len(vector) != dimensions:
+            raise IndexOutdated(
+                f"색인의 벡터는 {dimensions:,}차원이고 임베딩 모델은 {len(vector):,}차원을 보냅니다. "
+                "`smartstore index --full`로 모두 다시 임베딩해 주세요."
+            )
+        return vector
+
+    def _score(
+        self, searchable: Searchable, text: str, vector: np.ndarray | None, local: np.ndarray, terms: list[str]
+    ) -> Retrieved:
         snapshot = searchable.snapshot
         bigrams = grams(text, BIGRAMS)
-        titles = snapshot.parts["question"].vectors @ vector
-        answers = snapshot.parts["answer"].vectors @ vector
+        judged = [snapshot.parts[part].local @ local for part in PARTS]
+        titles, answers = (
+            judged if vector is None or vector is local else [snapshot.parts[part].vectors @ vector for part in PARTS]
+        )
         by_terms, by_grams = searchable.terms.scores(terms), searchable.grams.scores(bigrams)
         by_synonyms = SYNONYM_WEIGHT * searchable.terms.scores(expansions(terms))
         features = features_of(titles=titles, answers=answers, terms=by_terms + by_synonyms, grams=by_grams)
         places, shares = self._ranking.rank(features, searchable.answers)
         ids = snapshot.catalog.ids
         passages = [Passage(faq_id=ids[place], score=share) for place, share in zip(places, shares, strict=True)]
-        best = np.sort(np.maximum(titles, answers))[::-1]
+        best = np.sort(np.maximum(*judged))[::-1]
         evidence = Evidence(
             best_cosine=float(best[0]),
             lead=float(best[0] - best[min(LEAD_OVER, len(best)) - 1]),

@@ -11,7 +11,7 @@ from smartstore_indexing.cleaning import CONTROL
 from smartstore_indexing.errors import InvalidRequest, ModelUnavailable
 from smartstore_workflows.events import Turn
 from smartstore_workflows.extracting import plain
-from smartstore_workflows.models import Completes
+from smartstore_workflows.model_calls import Completes
 from smartstore_workflows.prompting import rules, unfenced
 from smartstore_workflows.understanding import checked_question
 

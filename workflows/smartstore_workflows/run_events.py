@@ -4,7 +4,6 @@ import secrets
 import time
 
 from smartstore_indexing.errors import FaqError, TransientError
-from smartstore_indexing.settings import EXTRACTIVE
 from smartstore_workflows import wire
 from smartstore_workflows.events import (
     AnswerWritten,
@@ -98,6 +97,7 @@ class RunEvents:
             model=answer.model,
             cached=answer.cached,
             degraded=answer.degraded,
+            unsupported=answer.unsupported,
             created_at=time.time(),
         )
 
@@ -107,8 +107,9 @@ class RunEvents:
             text=written.text,
             citations=written.citations,
             cached=written.cached,
-            model=EXTRACTIVE if written.degraded else self._model,
+            model=written.writer or self._model,
             degraded=written.degraded or self.degraded,
+            unsupported=written.unsupported,
         )
 
     def _usage(self) -> Usage:

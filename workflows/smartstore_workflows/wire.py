@@ -48,7 +48,10 @@ class Restart(Payload):
 
 
 class Answer(Payload):
-    """The whole answer; `citations` are FAQ ids, `degraded` tells that memory or the model was missing."""
+    """The whole answer; `citations` are FAQ ids, `degraded` tells that memory or the model was missing.
+
+    `unsupported` are the numbers, dates, amounts, periods and menu paths in it that stand in no FAQ that it cites.
+    """
 
     kind: Kind
     text: str
@@ -56,6 +59,7 @@ class Answer(Payload):
     cached: bool
     model: str
     degraded: bool
+    unsupported: tuple[str, ...] = ()
 
 
 class Failure(Payload):

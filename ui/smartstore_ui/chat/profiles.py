@@ -16,6 +16,7 @@ HOW = {
     "openai": "OpenAI 모델이 찾은 FAQ만을 근거로 답을 씁니다.",
     "vllm": "Qwen3-32B가 찾은 FAQ만을 근거로 답을 씁니다.",
 }
+OTHER = "이 모델이 찾은 FAQ만을 근거로 답을 씁니다."
 STARTERS = {
     "판매자 가입": "스마트스토어 판매자로 가입하려면 어떻게 하나요?",
     "상품 등록": "상품은 어떻게 등록하나요?",
@@ -43,7 +44,7 @@ class Opening:
             cl.ChatProfile(
                 name=name,
                 display_name=NAMES.get(name, name),
-                markdown_description=f"{WELCOME}\n\n{HOW.get(name, name)}",
+                markdown_description=f"{WELCOME}\n\n{HOW.get(name, OTHER)}",
                 icon=LOGO,
                 default=name == default,
             )

@@ -171,6 +171,8 @@ class AnswerView:
         notes = [f"{self.answer['model']} 모델" if of_model else FROM_FAQ]
         if self._of_model and not of_model:
             notes.append("지금 모델을 쓸 수 없어 FAQ에서 그대로 답했습니다")
+        elif self.answer["model"] != self._model:
+            notes.append(f"지금 {self._model} 모델을 쓸 수 없어 다른 모델이 답했습니다")
         elif self.answer["degraded"]:
             notes.append("앞의 대화를 불러오지 못해 이 질문만 보고 답했습니다")
         return notes
