@@ -155,9 +155,7 @@ def run(config: Config, model: str, files: Sequence[Path], output: Path, *, resu
     trainer.remove_callback(PrinterCallback)  # told() says it
     trained, whole = trainer.model.get_nb_trainable_parameters()
     if trainer.is_world_process_zero():
-        say(
-            f"학습 {len(train):,}건, 검증 {len(validation):,}건. 매개변수 {whole:,}개 가운데 {trained:,}개를 학습합니다."
-        )
+        say(f"학습 {len(train):,}건, 검증 {len(validation):,}건. 매개변수 {whole:,}개 가운데 {trained:,}개를 배웁니다.")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()

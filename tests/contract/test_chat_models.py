@@ -10,27 +10,17 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 import pytest
 from conftest import ModelServer, wait_until
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from modelling import EVENT_STREAM, FAULTS, JSON, chunk, completed, server_of, stats
+from modelling import model_of as openai_of
 
 from smartstore_indexing.errors import ModelUnavailable
-from smartstore_indexing.model_settings import OpenAISettings, VllmSettings
+from smartstore_indexing.model_settings import VllmSettings
 from smartstore_workflows.chat_model import AnswerModel
 from smartstore_workflows.events import Usage
 from smartstore_workflows.model_calls import Meter
-from smartstore_workflows.openai_chat import openai_model
 from smartstore_workflows.vllm_chat import vllm_model
 
-# The fault, what the person is told of it, and what the model had said by then.
-FAULTS = {
-    "stub-429": ("사용 한도를 넘었습니다", ""),
-    "stub-500": ("서버에 오류가 있습니다", ""),
-    "stub-401": ("키를 거절했습니다.", ""),
-    "stub-cut": ("서버에 오류가 있습니다", "하나 둘 셋 넷 다섯"),
-    "stub-hang": ("제한 시간 안에 답하지 않았습니다", ""),
-    "stub-empty": ("빈 답변을 보냈습니다", ""),
-}
 SCRIPT = [ChatMessage(role=MessageRole.USER, content="[[reply: 하나 둘 셋 넷 다섯 여섯 일곱]]")]
-EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
-JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
 GARBAGE = {
     "broken JSON": b"data: {broken\n\n",
     "broken UTF-8": b"data: \xff\xfe\n\n",
@@ -39,20 +29,6 @@ GARBAGE = {
     "null": b"data: null\n\n",
     "no choices": b'data: {"choices": null}\n\n',
 }
-
-
-def chunk(content: str | None = None, usage: dict[str, int | None] | None = None) -> bytes:
-    """Return one chunk of a streamed answer, text escaped as JSON allows."""
-    choices = [{"index": 0, "delta": {"role": "assistant", "content": content}}] if content is not None else []
-    body = {
-        "id": "c",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": "m",
-        "choices": choices,
-        "usage": usage,
-    }
-    return f"data: {json.dumps(body)}\n\n".encode()
 
 
 # Asked for is 50 ms on an idle machine, which tests/benchmarks/models.py measures; a client that blocks would hold the
@@ -66,38 +42,16 @@ def model_of(request: pytest.FixtureRequest) -> ModelOf:
     """Return what makes a model of this class for a server."""
 
     @asynccontextmanager
-    async def opened(url: str, name: str = "stub", **settings: float) -> AsyncIterator[AnswerModel]:
+    async def vllm_of(url: str, name: str = "stub", **settings: float) -> AsyncIterator[AnswerModel]:
         timeout = 0.5 if name == "stub-hang" else 10.0
         chosen = {"model": name, "max_retries": 0, "timeout_seconds": timeout, **settings}
-        if request.param == "openai":
-            model = openai_model(OpenAISettings.model_validate(chosen), key="sk-test", base_url=url)
-        else:
-            model = vllm_model(VllmSettings.model_validate({**chosen, "url": url, "api_key": "sk-test"}), model=name)
+        model = vllm_model(VllmSettings.model_validate({**chosen, "url": url, "api_key": "sk-test"}), model=name)
         try:
             yield model
         finally:
             await model.close()
 
-    return opened
-
-
-@asynccontextmanager
-async def server_of(reply: bytes, *, silent: bool = False) -> AsyncIterator[str]:
-    """Serve one fixed reply to every request, then close the connection, or hold it and say no more."""
-    done = asyncio.Event()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(reply)
-        await writer.drain()
-        if silent:
-            await done.wait()
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        done.set()
+    return openai_of if request.param == "openai" else vllm_of
 
 
 async def said(model: AnswerModel) -> str:
@@ -114,11 +68,6 @@ async def said_before_failing(model: AnswerModel) -> tuple[str, ModelUnavailable
     with pytest.raises(ModelUnavailable) as raised:
         await read()
     return "".join(pieces), raised.value
-
-
-def stats(server: ModelServer) -> dict[str, int]:
-    found: dict[str, int] = json.loads(server.get("/stub/stats"))
-    return {"live": 0, "chat": 0, "disconnected": 0, **found}
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -274,13 +223,6 @@ async def test_calls_beyond_the_bound_wait_and_then_say_that_all_are_taken(
 
 
 # Short completions.
-
-
-def completed(text: object, **rest: object) -> bytes:
-    """Return the whole response that gives one completion."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], **rest}
-    return JSON + json.dumps(body).encode()
 
 
 async def completion(model: AnswerModel, timeout_seconds: float = 10.0) -> tuple[str, Usage]:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from blockbuster import blockbuster_ctx
 from conftest import ModelServer, workflow_over
+from modelling import FAULTS, model_of, sent, stats
 from pydantic import SecretStr
-from test_models import FAULTS, model_of, sent, stats
 
 from smartstore_indexing.faq import Catalog
 from smartstore_indexing.setting_groups import StepSettings

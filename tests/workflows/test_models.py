@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ModelServer, settings_for, workflow_over
+from modelling import FAULTS, sent, stats
 from pydantic import SecretStr
 
 from smartstore_indexing.errors import UnknownModel
@@ -19,20 +20,6 @@ from smartstore_workflows.models import Models
 from smartstore_workflows.prompting import rules
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
-# The fault, what the person is told of it, and what the model had said by then.
-FAULTS = {
-    "stub-429": ("사용 한도를 넘었습니다", ""),
-    "stub-500": ("서버에 오류가 있습니다", ""),
-    "stub-401": ("키를 거절했습니다. OPENAI_API_KEY", ""),
-    "stub-cut": ("서버에 오류가 있습니다", "하나 둘 셋 넷 다섯"),
-    "stub-hang": ("제한 시간 안에 답하지 않았습니다", ""),
-    "stub-empty": ("빈 답변을 보냈습니다", ""),
-}
-
-
-def stats(server: ModelServer) -> dict[str, int]:
-    found: dict[str, int] = json.loads(server.get("/stub/stats"))
-    return {"chat": 0, **found}
 
 
 def settings_with_model(data_dir: Path, server: ModelServer, name: str = "stub") -> Settings:
@@ -64,11 +51,6 @@ async def model_bot(
     folder = Path(shutil.copytree(indexed_dir, tmp_path_factory.mktemp("model") / "data"))
     async with Chatbot(settings_with_model(folder, model_server)) as opened:
         yield opened
-
-
-def sent(server: ModelServer) -> list[dict[str, str]]:
-    messages: list[dict[str, str]] = json.loads(server.get("/stub/last"))["messages"]
-    return messages
 
 
 async def test_model_answers_by_default_when_there_is_a_key(model_bot: Chatbot) -> None:

@@ -7,7 +7,7 @@ import pytest
 from conftest import ModelServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import model_of, stats
+from modelling import model_of, stats
 
 from smartstore_indexing.faq import FAQ, faq_id
 from smartstore_workflows.chat_model import AnswerModel

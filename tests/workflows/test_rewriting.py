@@ -7,7 +7,7 @@ import pytest
 from conftest import ModelServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_models import completed, model_of, server_of, stats
+from modelling import completed, model_of, server_of, stats
 
 from smartstore_workflows.chat_model import AnswerModel
 from smartstore_workflows.events import Kind, Turn
