@@ -151,7 +151,7 @@ async def test_passages_whose_faqs_are_gone_come_last(bot: Chatbot, model: Answe
     faqs = list(await bot.services.retriever.catalog())[:3]
     passages = tuple(Passage(faq_id=faq_id, score=0.5) for faq_id in ("0" * 16, *(faq.id for faq in faqs)))
     asked = Asked(question="질문", standalone="질문 [[reply: 2]]", model=OPENAI)
-    _, found = await ModelSteps(model, BOTH).reranked(asked, passages, Catalog(faqs))
+    _, found = await ModelSteps(Models({"openai": model}), BOTH).reranked(asked, passages, Catalog(faqs))
     assert found == (passages[2], passages[1], passages[3], passages[0])
 
 
