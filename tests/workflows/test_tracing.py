@@ -40,7 +40,7 @@ QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
 OUTSIDE = "오늘 저녁에 여의도 가려는데 맛집 추천해 줄래?"  # refused, and so never answered from the cache
 SECRET = "010-9876-5432"
 STEPS = [f"AnswerWorkflow.{name}" for name in ("understand", "filter", "retrieve", "synthesize", "suggest")]
-RUN, RETRIEVER, MODEL = "AnswerWorkflow.run", "FaqRetriever.retrieve", "NamedOpenAI.astream_chat"
+RUN, RETRIEVER, MODEL = "AnswerWorkflow.run", "FaqRetriever.retrieve", "OpenAIChat.astream_chat"
 TOKENS = 500
 
 
