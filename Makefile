@@ -56,6 +56,7 @@ bench: setup-dev  ## 성능을 재어 출력합니다
 	@$(BIN)/python tests/benchmarks/indexing.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/serving.py $(if $(FAQ),"$(FAQ)")
 	@$(BIN)/python tests/benchmarks/page.py
+	@$(BIN)/python tests/benchmarks/models.py
 	@$(BIN)/python tests/benchmarks/queues.py
 	@$(BIN)/python tests/benchmarks/queueing.py
 	@$(BIN)/python tests/benchmarks/growth.py $(if $(FAQ),"$(FAQ)") $(if $(ROWS),--rows $(ROWS))

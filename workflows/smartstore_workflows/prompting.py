@@ -25,6 +25,7 @@ HIDDEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
     "\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
+TAGS = re.compile("[\U000e0000-\U000e0fff]")  # nobody sees them, and a model may read them as letters
 # A prompt's own tags, and the marks of chat templates such as <|im_start|>, which servers take for what they are.
 FENCE = re.compile(r"<[\s/]*(?:faq|question|history)\b(?:[^<>]*>)?|<\|[^<>|]*\|>", re.IGNORECASE)
 CITATION = re.compile(r"\[(\d{1,2})\]")
@@ -113,8 +114,15 @@ def without_dangling(text: str, sources: int) -> str:
 
 
 def unfenced(text: str) -> str:
-    """Return the text without what looks like a fence of a prompt, and without characters that nobody sees."""
-    text = HIDDEN.sub("", text)
+    """Return the text without what looks like a fence of a prompt, and without Unicode's tag characters.
+
+    Where a fence is found, hidden characters go too: they may have hidden it. Elsewhere they stay: emoji have them.
+    """
+    text = TAGS.sub("", text)
+    bare = HIDDEN.sub("", text)
+    if not FENCE.search(bare.translate(NARROW)):
+        return text
+    text = bare
     while fences := [hit.span() for hit in FENCE.finditer(text.translate(NARROW))]:
         for start, end in reversed(fences):
             text = text[:start] + text[end:]  # taking <faq> out of <fa<faq>q> leaves one

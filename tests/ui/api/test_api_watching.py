@@ -76,7 +76,7 @@ def test_run_is_named_in_the_log_lines_of_its_request(listener: Client, talkativ
         run_id = only(list(events_of(response)), "started")["run_id"]
         request_id = response.headers["x-request-id"]
     failed, served = lines_of(talkative, request_id)
-    assert (failed["event"], failed["run_id"]) == ("model failed, answered from the FAQ", run_id)
+    assert (failed["event"], failed["run_id"]) == ("model failed", run_id)
     assert served["event"] == "request served"
 
 
