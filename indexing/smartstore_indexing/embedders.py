@@ -13,7 +13,6 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from smartstore_indexing.embedding import E5Embedding, Embedder, encodable, unit_vectors
 from smartstore_indexing.embedding_settings import EmbeddingSettings
 from smartstore_indexing.errors import Misconfigured, ModelUnavailable
-from smartstore_indexing.openai_embedder import OpenAIEmbedder
 from smartstore_indexing.settings import Settings
 
 OPENAI_HOST = "api.openai.com"
@@ -30,6 +29,8 @@ async def opened_embedder(settings: Settings, *, local: E5Embedding) -> AsyncIte
     """
     chosen = settings.embedding
     if chosen.kind == "openai":
+        from smartstore_indexing.openai_embedder import OpenAIEmbedder  # its client takes a second of every start
+
         url, key = _server_of(settings)
         remote = OpenAIEmbedder(chosen, name=index_name(chosen, local), key=key, base_url=url)
         try:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -222,3 +224,9 @@ async def test_vllm_is_asked_not_to_think_and_keeps_the_roles(
     asked = json.loads(model_server.get("/stub/last"))
     assert asked["chat_template_kwargs"] == {"enable_thinking": False}
     assert [message["role"] for message in asked["messages"]] == ["system", "user"]
+
+
+def test_no_client_is_imported_before_a_model_is_configured() -> None:
+    program = "import sys, smartstore_workflows.app; print('openai' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
