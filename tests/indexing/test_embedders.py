@@ -102,17 +102,16 @@ def written(folder: Path, table: dict[str, str]) -> Path:
     return path
 
 
-async def index(settings: Settings, table: dict[str, str], *, full: bool = False) -> IndexSummary:
+async def index(settings: Settings, table: dict[str, str]) -> IndexSummary:
     """Index a table as a process of its own would."""
     async with build(settings) as services:
-        return await services.builder.build(written(settings.data_dir, table), full=full)
+        return await services.builder.build(written(settings.data_dir, table))
 
 
-async def refused(settings: Settings, kind: type[FaqError]) -> str:
-    """Return why a process of these settings cannot use the index."""
-    async with build(settings) as services:
-        with pytest.raises(kind) as caught:
-            await services.retriever.retrieve("주차할 수 있나요?")
+async def refused(services: Services, kind: type[FaqError]) -> str:
+    """Return why the index cannot be used."""
+    with pytest.raises(kind) as caught:
+        await services.retriever.retrieve("주차할 수 있나요?")
     return caught.value.message
 
 
@@ -344,13 +343,13 @@ async def test_change_of_embedder_is_noticed_and_mended_by_the_next_build(
         (smaller, f"stub@64+{MODEL_NAME}", 64),
         (local, MODEL_NAME, DIMENSIONS),
     ):
-        message = await refused(settings, IndexOutdated)
-        assert before in message
-        assert name in message
-        assert "smartstore index" in message
-        summary = await index(settings, FAQS)
-        assert (summary.embedded, summary.switched) == (5, True)
         async with build(settings) as services:
+            message = await refused(services, IndexOutdated)
+            assert before in message
+            assert name in message
+            assert "smartstore index" in message
+            summary = await services.builder.build(written(tmp_path, FAQS))
+            assert (summary.embedded, summary.switched) == (5, True)
             snapshot = await services.reader.snapshot()
             assert {snapshot.parts[part].vectors.shape for part in PARTS} == {(5, dimensions)}
             assert (await titles(services, "주차할 수 있나요?"))[0] == "주차할 수 있나요?"
@@ -385,13 +384,14 @@ async def test_other_vectors_under_the_same_name_are_never_mixed(tmp_path: Path,
         first = settings_of(tmp_path, model_server.url)
         second = settings_of(tmp_path, replaced.url)
         await index(first, FAQS)
-        assert "--full" in await refused(second, IndexOutdated)
-        with pytest.raises(Conflict, match=r"--full"):
-            await index(second, {**FAQS, "새 질문": "새 답"})
+        async with build(second) as services:
+            assert "--full" in await refused(services, IndexOutdated)
+            with pytest.raises(Conflict, match=r"--full"):
+                await services.builder.build(written(tmp_path, {**FAQS, "새 질문": "새 답"}))
         async with build(first) as services:
             assert (await titles(services, "포장이 되나요?"))[0] == "포장이 되나요?"
-        await index(second, FAQS, full=True)
         async with build(second) as services:
+            await services.builder.build(written(tmp_path, FAQS), full=True)
             assert (await services.reader.snapshot()).manifest.dimensions == 32
             assert (await titles(services, "포장이 되나요?"))[0] == "포장이 되나요?"
 

@@ -15,7 +15,6 @@ CSV = """category,question,answer,keyword
 배송,오늘출발은 어떻게 설정하나요?,상품 등록 화면에서 설정합니다.,
 """
 MORE = CSV + "배송,반품 택배비는 누가 내나요?,구매자가 마음을 바꾼 반품은 구매자가 냅니다.,\n"
-OUTSIDE = "오늘 저녁에 여의도 가려는데 맛집 추천해 줄래?"
 
 
 def settings_of(**settings: object) -> EmbeddingSettings:
@@ -61,7 +60,6 @@ def results(tmp_path_factory: pytest.TempPathFactory, model_server: ModelServer)
             "again": one.run("index", "faq.csv", **served),
             "more": one.run("index", "more.csv", **served),
             "asked": one.run("ask", "--json", "반품 택배비는 누가 내나요?", **served),
-            "outside": one.run("ask", "--json", OUTSIDE, **served),
             "doctor": one.run("doctor", **served),
             "away": one.run("doctor", **served | {"SMARTSTORE_EMBEDDING__URL": f"http://127.0.0.1:{free_port()}/v1"}),
             "without it": one.run("ask", "정산은 언제 되나요?"),
@@ -87,9 +85,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, model_server: ModelServer)
         return {
             "interrupted": interrupted,
             "refused": run(**served | {"SMARTSTORE_EMBEDDING__MODEL": "stub-401"}),
-            "no key": run(SMARTSTORE_EMBEDDING__KIND="openai"),
             "no packages": run(SMARTSTORE_EMBEDDING__KIND="huggingface", SMARTSTORE_EMBEDDING__MODEL="any/model"),
-            "wrong kind": run(SMARTSTORE_EMBEDDING__KIND="cohere"),
             "none": one.run("doctor"),
         }
 
@@ -131,10 +127,9 @@ def test_plan_stands_above_the_progress_in_a_terminal(results: dict[str, Result]
 
 
 @needs_results
-def test_faq_is_found_and_a_stranger_is_refused(results: dict[str, Result]) -> None:
+def test_faq_is_found(results: dict[str, Result]) -> None:
     assert results["asked"].code == 0
     assert results["asked"].only("answer")["text"].startswith("구매자가 마음을 바꾼 반품은")
-    assert results["outside"].only("answer")["kind"] == "refused"
 
 
 @needs_results
@@ -162,9 +157,7 @@ def test_doctor_says_that_the_server_is_away(results: dict[str, Result]) -> None
     ("name", "said"),
     [
         ("refused", "키를 거절했습니다"),
-        ("no key", "OPENAI_API_KEY"),
         ("no packages", "uv pip install"),
-        ("wrong kind", "EMBEDDING__KIND"),
     ],
 )
 def test_what_stands_in_the_way_is_told_in_korean(results: dict[str, Result], name: str, said: str) -> None:

@@ -70,6 +70,7 @@ def life(indexed_dir: Path, switch: ModelSwitch, tmp_path_factory: pytest.TempPa
     life, folder = Life(), tmp_path_factory.mktemp("life")
     settings = {
         **model_settings(switch),
+        "OPENAI__TIMEOUT_SECONDS": "20",  # the fleet's servers start at the same time, and starve it
         "LIMITS__PER_MINUTE": "0",
         "SERVER__DRAIN_SECONDS": "20",
         "INDEX__FOLDERS": str(folder / "world"),
