@@ -21,8 +21,10 @@ from smartstore_indexing.queues import (
     DeadLetter,
     Event,
     Handler,
+    Settled,
     WorkQueue,
     named,
+    untold,
 )
 from smartstore_indexing.setting_groups import RabbitMQSettings
 from smartstore_indexing.topology import Topology
@@ -36,8 +38,9 @@ RECONNECT_SECONDS = 1.0
 class Broker:
     """Queues in RabbitMQ; what each method returns and raises is told by `queues.Queues`."""
 
-    def __init__(self, settings: RabbitMQSettings, queues: Sequence[WorkQueue]) -> None:
+    def __init__(self, settings: RabbitMQSettings, queues: Sequence[WorkQueue], *, settled: Settled = untold) -> None:
         """Connect when first used; Misconfigured when the address cannot be read."""
+        self._settled = settled
         self._url = address(settings)
         self._queues = tuple(queues)
         self._keys = {work.routing_key for work in queues}
@@ -87,6 +90,7 @@ class Broker:
                         topology=self._topology,
                         work=work,
                         handler=handler,
+                        settled=self._settled,
                         timeout=self._timeout,
                         watch_seconds=self._watch_seconds,
                     )

@@ -11,7 +11,7 @@ from smartstore_indexing.broker_connection import AWAY, channel_of
 from smartstore_indexing.envelopes import DIED_AT, REASON, RETRIES, delivery, enveloped, send
 from smartstore_indexing.errors import StoreUnavailable
 from smartstore_indexing.in_flight import InFlight, first_of
-from smartstore_indexing.queues import Handler, Outcome, WorkQueue, handled
+from smartstore_indexing.queues import Handler, Outcome, Settled, WorkQueue, handled
 from smartstore_indexing.topology import Topology
 
 log = structlog.get_logger(__name__)
@@ -21,12 +21,20 @@ class Consumer:
     """Hands a queue's messages to a handler, each in a task of its own, and settles them as it ends."""
 
     def __init__(
-        self, *, topology: Topology, work: WorkQueue, handler: Handler, timeout: float, watch_seconds: float
+        self,
+        *,
+        topology: Topology,
+        work: WorkQueue,
+        handler: Handler,
+        settled: Settled,
+        timeout: float,
+        watch_seconds: float,
     ) -> None:
         """Work once; the next connection takes a new one."""
         self._topology = topology
         self._work = work
         self._handler = handler
+        self._tell = settled
         self._timeout = timeout
         self._watch_seconds = watch_seconds
         self._lost = asyncio.Event()
@@ -86,7 +94,7 @@ class Consumer:
 
     async def _work_on(self, channel: AbstractChannel, message: AbstractIncomingMessage) -> None:
         delivered = delivery(message)
-        verdict = await handled(self._handler, delivered, self._work)
+        verdict = await handled(self._handler, delivered, self._work, self._tell)
         if verdict.outcome is Outcome.RETRY:
             delay = self._topology.retry(self._work, verdict.delay)
             await self._move(channel, message, delay, {RETRIES: delivered.attempt})

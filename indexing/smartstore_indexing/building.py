@@ -104,6 +104,10 @@ class IndexBuilder:
             await self._put_to_use(self._manifest(nodes, path, requests, summary), nodes, golden, progress)
         return replace(summary, seconds=time.perf_counter() - started)
 
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless the collections can be read."""
+        await self._collections.current()
+
     async def met(self, request: str) -> IndexSummary | None:
         """Return what the request of that id did, where it made the index in use; StoreUnavailable as in build.
 

@@ -21,10 +21,12 @@ from smartstore_indexing.queues import (
     Event,
     Handler,
     Outcome,
+    Settled,
     WorkQueue,
     full,
     handled,
     named,
+    untold,
 )
 
 log = structlog.get_logger(__name__)
@@ -89,8 +91,9 @@ class _Line:
 class LocalQueues:
     """Queues in memory; what each method returns and raises is told by `queues.Queues`."""
 
-    def __init__(self, queues: Sequence[WorkQueue]) -> None:
+    def __init__(self, queues: Sequence[WorkQueue], *, settled: Settled = untold) -> None:
         """Begin with empty queues."""
+        self._settled = settled
         self._queues = tuple(queues)
         self._lines = {work.name: _Line(work) for work in queues}
         self._subscribers: list[tuple[frozenset[str], Mailbox[Event]]] = []
@@ -170,7 +173,7 @@ class LocalQueues:
 
     async def _work_on(self, line: _Line, message: _Message, handler: Handler) -> None:
         delivery = Delivery(message.message_id, message.body, message.attempt, redelivered=message.returned > 0)
-        verdict = await handled(handler, delivery, line.work)
+        verdict = await handled(handler, delivery, line.work, self._settled)
         if verdict.outcome is Outcome.DEAD:
             line.bury(message, verdict.reason)
         elif verdict.outcome is Outcome.RETRY:

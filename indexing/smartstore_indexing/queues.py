@@ -77,6 +77,7 @@ class DeadLetter:
 
 
 Handler = Callable[[Delivery], Awaitable[None]]
+Settled = Callable[[str, "Outcome"], None]  # is told of each message's queue, and what became of it
 
 
 class Outcome(Enum):
@@ -99,8 +100,18 @@ class Verdict:
     delay: float = 0.0
 
 
-async def handled(handler: Handler, delivery: Delivery, work: WorkQueue) -> Verdict:
-    """Let a handler work on a message, and return what becomes of it."""
+def untold(queue: str, outcome: Outcome) -> None:
+    """Tell nobody."""
+
+
+async def handled(handler: Handler, delivery: Delivery, work: WorkQueue, settled: Settled) -> Verdict:
+    """Let a handler work on a message, and return what becomes of it, which `settled` is told of."""
+    verdict = await _verdict(handler, delivery, work)
+    settled(work.name, verdict.outcome)
+    return verdict
+
+
+async def _verdict(handler: Handler, delivery: Delivery, work: WorkQueue) -> Verdict:
     try:
         await handler(delivery)
     except (InvalidRequest, PermanentError) as error:

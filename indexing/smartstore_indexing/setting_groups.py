@@ -109,6 +109,18 @@ class ServerSettings(Group):
         return _listed(self.cors_origins)
 
 
+class WorkerSettings(Group):
+    """The workers, `smartstore worker`: where they tell how they are."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="워커가 상태와 지표를 알리는 주소.")
+    port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="워커가 /healthz, /readyz, /metrics를 여는 포트. 0이면 열지 않습니다.",
+    )
+
+
 class ChatSettings(Group):
     """The chat page: who signs in, and where its chats are kept."""
 

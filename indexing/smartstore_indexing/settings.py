@@ -27,6 +27,7 @@ from smartstore_indexing.setting_groups import (
     StepSettings,
     StreamSettings,
     WatchSettings,
+    WorkerSettings,
 )
 
 PREFIX = "SMARTSTORE_"
@@ -96,6 +97,7 @@ class Settings(BaseSettings):
     rabbitmq: RabbitMQSettings = RabbitMQSettings()
     index: IndexSettings = IndexSettings()
     server: ServerSettings = ServerSettings()
+    worker: WorkerSettings = WorkerSettings()
     chat: ChatSettings = ChatSettings()
     limits: LimitSettings = LimitSettings()
     stream: StreamSettings = StreamSettings()

@@ -4,6 +4,7 @@ Labels have few values: the route's template and never a path, the model's name 
 """
 
 import time
+from itertools import product
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from smartstore_indexing.errors import FaqError, ModelUnavailable
+from smartstore_indexing.queues import ANSWERS, BATCH, INDEX, Outcome
 from smartstore_indexing.settings import EXTRACTIVE
 from smartstore_workflows import wire
 from smartstore_workflows.events import STAGES
@@ -80,8 +82,16 @@ class Metrics:
         self.waiting = Gauge(
             "smartstore_queue_waiting", "Messages that wait for a worker.", ["queue"], registry=registry
         )
+        self._messages = Counter(
+            "smartstore_messages",
+            "Messages that were worked on, by what became of them: done, retry or dead.",
+            ["queue", "outcome"],
+            registry=registry,
+        )
         for stage in STAGES:
             self.stage_seconds.labels(stage)
+        for queue, outcome in product((INDEX, ANSWERS, BATCH), Outcome):
+            self._messages.labels(queue, outcome.name.lower())
         for kind in KINDS:
             self.answers.labels(kind, EXTRACTIVE)
 
@@ -90,6 +100,10 @@ class Metrics:
         known = method if method in METHODS else OTHER
         self._requests.labels(route or UNMATCHED, known, str(status)).inc()
         self._request_seconds.labels(route or UNMATCHED, known).observe(seconds)
+
+    def settled(self, queue: str, outcome: Outcome) -> None:
+        """Count a message of a queue."""
+        self._messages.labels(queue, outcome.name.lower()).inc()
 
     def run(self) -> "RunMetrics":
         """Return what counts one run: enter it when the question has come, and give it the run's events."""

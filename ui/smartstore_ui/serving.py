@@ -48,7 +48,7 @@ def run_serve(host: str | None, port: int | None, *, only: Door | None) -> int:
 
 
 async def _serve(settings: Settings, only: Door | None) -> None:
-    with bound(settings.server) as (listener, url):
+    with bound(settings.server.host, settings.server.port) as (listener, url):
         async with traced(settings.watch), opened(settings) as api, _page(api, only) as page:
             if only != "chat":
                 announce(settings.data_dir, url)  # `smartstore index` asks it to index
@@ -63,24 +63,24 @@ async def _serve(settings: Settings, only: Door | None) -> None:
 
 
 @contextmanager
-def bound(server: ServerSettings) -> Iterator[tuple[socket.socket, str]]:
+def bound(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
     """Yield a socket for uvicorn to listen on, and its URL.
 
     Raises:
         Misconfigured: the address is in use, or not this machine's.
     """
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with ExitStack() as stack:
         try:
             listener = stack.enter_context(socket.socket(family))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((server.host, server.port))  # uvicorn listens, when there is somebody to answer
+            listener.bind((host, port))  # uvicorn listens, when there is somebody to answer
         except OSError as error:
             raise Misconfigured(
-                f"{server.host}의 {server.port}번 포트를 열 수 없습니다 ({error.strerror}). "
-                "이미 쓰는 프로그램을 끝내거나 --port로 다른 포트를 정해 주세요."
+                f"{host}의 {port}번 포트를 열 수 없습니다 ({error.strerror}). "
+                "이미 쓰는 프로그램을 끝내거나 --port로(워커는 SMARTSTORE_WORKER__PORT로) 다른 포트를 정해 주세요."
             ) from error
-        host, port = listener.getsockname()[:2]
+        host, port = listener.getsockname()[:2]  # which 0 was a wish for
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         yield listener, f"http://{shown}:{port}"
 

@@ -17,6 +17,8 @@ from smartstore_indexing.queues import ANSWERS, INDEX
 from smartstore_indexing.settings import Settings, load_settings
 from smartstore_indexing.wiring import index_worker_of, opened_builder
 from smartstore_ui.logs import configure_logs
+from smartstore_ui.metrics import Metrics
+from smartstore_ui.worker_watch import Checks, watchable
 from smartstore_workflows import Chatbot
 from smartstore_workflows.answer_worker import AnswerWorker
 from smartstore_workflows.run_streams import RunStreams
@@ -47,7 +49,13 @@ def run_worker(kind: Kind) -> int:
 
 
 async def _index(settings: Settings) -> None:
-    async with traced(settings.watch), opened_builder(settings) as builder, opened_queues(settings) as queues:
+    metrics = Metrics()
+    async with (
+        traced(settings.watch),
+        opened_builder(settings) as builder,
+        opened_queues(settings, settled=metrics.settled) as queues,
+        watchable(settings.worker, metrics, {"milvus": builder.ping, "rabbitmq": queues.ping}),
+    ):
         worker = index_worker_of(settings, builder=builder, queues=queues)
         with signalled() as stopping:
             log.info("worker ready", queue=INDEX, milvus="embedded" if settings.milvus_is_embedded else "server")
@@ -58,12 +66,22 @@ async def _index(settings: Settings) -> None:
 
 
 async def _answer(settings: Settings) -> None:
-    async with traced(settings.watch), Chatbot(settings) as bot, opened_queues(settings) as queues:
+    metrics = Metrics()
+    async with (
+        traced(settings.watch),
+        Chatbot(settings) as bot,
+        opened_queues(settings, settled=metrics.settled) as queues,
+    ):
         await queues.ping()
         await bot.warm_up()
         server = bot.services.stores.redis
         assert server is not None
-        async with RunStreams(server).open() as streams:
+        checks: Checks = {
+            "milvus": bot.services.retriever.searchable,
+            "redis": server.ping,
+            "rabbitmq": queues.ping,
+        }
+        async with watchable(settings.worker, metrics, checks), RunStreams(server).open() as streams:
             worker = AnswerWorker(answers=bot, streams=streams, queues=queues)
             gc.collect()
             gc.freeze()  # the index is a million objects, which every full collection would look through

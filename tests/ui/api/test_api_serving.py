@@ -19,7 +19,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from smartstore_indexing.errors import FolderInUse, IndexMissing, InvalidRequest, Misconfigured, TransientError
-from smartstore_indexing.setting_groups import ServerSettings
 from smartstore_indexing.wiring import INCOMING
 from smartstore_ui.api.context import opened
 from smartstore_ui.api.requests import IndexBody
@@ -276,13 +275,13 @@ async def test_serving_without_an_index_says_what_to_run(tmp_path: Path) -> None
 
 
 def test_port_in_use_and_address_of_another_machine_are_said_with_what_to_do() -> None:
-    with bound(ServerSettings(port=0)) as (listener, url):
+    with bound("127.0.0.1", 0) as (listener, url):
         listener.listen()
         port = listener.getsockname()[1]
         assert url == f"http://127.0.0.1:{port}"
-        with pytest.raises(Misconfigured, match=f"127.0.0.1의 {port}번 포트.*--port"), bound(ServerSettings(port=port)):
+        with pytest.raises(Misconfigured, match=f"127.0.0.1의 {port}번 포트.*--port"), bound("127.0.0.1", port):
             pass
-    with pytest.raises(Misconfigured, match=r"203\.0\.113\.1"), bound(ServerSettings(host="203.0.113.1", port=0)):
+    with pytest.raises(Misconfigured, match=r"203\.0\.113\.1"), bound("203.0.113.1", 0):
         pass
 
 

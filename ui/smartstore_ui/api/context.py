@@ -59,7 +59,11 @@ async def opened(settings: Settings) -> AsyncGenerator[Api, None]:
     and what `app.build` raises.
     """
     metrics = Metrics()
-    async with Chatbot(settings) as bot, opened_queues(settings) as queues, _readers(settings, bot) as readers:
+    async with (
+        Chatbot(settings) as bot,
+        opened_queues(settings, settled=metrics.settled) as queues,
+        _readers(settings, bot) as readers,
+    ):
         if readers is not None:
             await queues.ping()
         await bot.warm_up()  # outside the groups, which would wrap what it raises

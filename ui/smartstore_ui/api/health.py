@@ -1,7 +1,7 @@
 """Whether the process lives, whether it can answer, and its metrics."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,12 +33,12 @@ async def readyz(request: Request) -> Response:
         checks["redis"] = services.stores.redis.ping()
     if api.settings.rabbitmq.url.get_secret_value():
         checks["rabbitmq"] = api.queues.ping()
-    states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
+    found = await states(checks)
     if api.runs.closing:
-        states["server"] = "closing"
+        found["server"] = "closing"
     needed = ("milvus", "redis", "rabbitmq") if api.settings.answers == QUEUE else ("milvus",)
-    ready = all(states[name] == "ok" for name in needed) and not api.runs.closing
-    return json_response(answers.Readiness(ready=ready, dependencies=states), status=200 if ready else 503)
+    ready = all(found[name] == "ok" for name in needed) and not api.runs.closing
+    return json_response(answers.Readiness(ready=ready, dependencies=found), status=200 if ready else 503)
 
 
 async def metrics(request: Request) -> Response:
@@ -47,6 +47,11 @@ async def metrics(request: Request) -> Response:
     await asyncio.gather(*(_look(api, queue) for queue in (ANSWERS, BATCH, INDEX)))
     text, media_type = api.metrics.exposition()
     return Response(text, headers={"Content-Type": media_type})
+
+
+async def states(checks: Mapping[str, Awaitable[object]]) -> dict[str, str]:
+    """Return of each dependency "ok", the code of what its check raised, or "timeout"."""
+    return dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
 
 
 async def _look(api: Api, queue: str) -> None:
