@@ -21,12 +21,14 @@ class MilvusSettings(Group):
 
 
 class StepSettings(Group):
-    """The optional steps that the model makes before an answer; each is one more call."""
+    """The optional steps that the model makes around an answer; each is one more call."""
 
     rewrite: bool = Field(
         False, description="true면 앞 대화에 기대는 질문을 모델이 홀로 뜻이 통하는 질문으로 고쳐 씁니다."
     )
     rerank: bool = Field(False, description="true면 찾은 FAQ의 순서를 모델이 다시 정합니다.")
+    scope: bool = Field(False, description="true면 범위 안인지 애매한 질문을 모델이 판단합니다.")
+    suggest: bool = Field(False, description="true면 추천할 FAQ를 후보 가운데에서 모델이 고릅니다.")
     timeout_seconds: float = Field(
         5.0, gt=0, le=300, description="이 단계 하나의 제한 시간(초). 넘으면 그 단계 없이 답합니다."
     )

@@ -124,7 +124,8 @@ class Settings(BaseSettings):
     def _timeouts_nest(self) -> "Settings":
         longest = max((model.timeout_seconds for model in self.models.values()), default=0.0)
         others = sum(self.models[name].timeout_seconds for name in self.fallbacks if name != EXTRACTIVE)
-        steps = (self.steps.rewrite + self.steps.rerank) * self.steps.timeout_seconds
+        chosen = (self.steps.rewrite, self.steps.rerank, self.steps.scope, self.steps.suggest)
+        steps = sum(chosen) * self.steps.timeout_seconds
         if longest + others + steps >= self.question_timeout_seconds:
             raise ValueError(
                 "QUESTION_TIMEOUT_SECONDS는 모델의 TIMEOUT_SECONDS에 FALLBACK의 모델마다 그 TIMEOUT_SECONDS를, 켠 "

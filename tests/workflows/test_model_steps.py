@@ -18,12 +18,14 @@ from smartstore_workflows.events import Asked, Passage
 from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import Models
 from smartstore_workflows.run_events import new_id
+from smartstore_workflows.wording import offer
 
 MINOR = "미성년자도 판매 회원 등록이 가능한가요?"
 FOLLOW_UP = "그럼 서류는요?"
 WHOLE = "미성년자가 가입 신청할 때 필요한 동의 서류는 무엇인가요?"
 RESTAURANT = "오늘 저녁에 여의도 가려는데 맛집 추천해 줄래?"
 BOTH = StepSettings(rewrite=True, rerank=True)
+ALL = StepSettings(rewrite=True, rerank=True, scope=True, suggest=True)
 
 
 def stepping(bot: Chatbot, model: AnswerModel, steps: StepSettings) -> Chatbot:
@@ -128,7 +130,7 @@ async def test_failing_steps_leave_the_answer_as_it_is_without_them(
     seconds = 1.0 if name == "stub-hang" else 10.0
     replies = []
     async with model_of(model_server.url, name, timeout_seconds=seconds) as model:
-        for steps in (StepSettings(), StepSettings(rewrite=True, rerank=True, timeout_seconds=seconds)):
+        for steps in (StepSettings(), ALL.model_copy(update={"timeout_seconds": seconds})):
             stepped = stepping(bot, model, steps)
             session_id = await conversation(stepped)
             # stub-cut cuts streams alone, and its reply to a step is of no use.
@@ -136,6 +138,56 @@ async def test_failing_steps_leave_the_answer_as_it_is_without_them(
     without, reply = replies
     assert (reply.answer, reply.sources) == (without.answer, without.sources)
     assert reply.answer.degraded
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        ("비번 여러 번 틀려서 막혔어 어떡해 [[reply: 예]]", "answered"),
+        ("억울한패널티 소명 어떡해 하나요 [[reply: 아니요]]", "refused"),
+    ],
+)
+async def test_uncertain_question_is_kept_or_refused_as_the_model_judged_it(
+    bot: Chatbot, model: AnswerModel, model_server: ModelServer, question: str, kind: str
+) -> None:
+    assert (await bot.ask(question)).answer.kind != kind
+    before = stats(model_server)["chat"]
+    reply = await stepping(bot, model, StepSettings(scope=True)).ask(question)
+    assert reply.answer.kind == kind
+    assert stats(model_server)["chat"] == before + 1 + (kind == "answered")
+    assert reply.usage.prompt_tokens == 100
+    assert bool(reply.sources) is (kind == "answered")
+
+
+async def test_question_whose_scope_is_sure_costs_no_call(
+    bot: Chatbot, model: AnswerModel, model_server: ModelServer
+) -> None:
+    scoped = stepping(bot, model, StepSettings(scope=True))
+    before = stats(model_server)["chat"]
+    assert (await scoped.ask(RESTAURANT)).answer.kind == "refused"
+    assert stats(model_server)["chat"] == before
+    assert (await scoped.ask(MINOR)).answer.kind == "answered"
+    assert stats(model_server)["chat"] == before + 1
+
+
+async def test_follow_ups_are_offered_in_the_order_that_the_model_gave(
+    bot: Chatbot, model: AnswerModel, model_server: ModelServer
+) -> None:
+    catalog = await bot.services.retriever.catalog()
+    question = f'{MINOR} [[reply: {{"faqs": [4, 2]}}]]'
+    plain = await stepping(bot, model, StepSettings()).ask(question)
+    local = [suggestion.faq_id for suggestion in plain.suggestions]
+    before = stats(model_server)["chat"]
+    reply = await stepping(bot, model, StepSettings(suggest=True)).ask(question)
+    assert stats(model_server)["chat"] == before + 2
+    chosen = [suggestion.faq_id for suggestion in reply.suggestions]
+    assert chosen[1:] == [local[1], local[0]]
+    assert chosen[0] not in local
+    assert all(catalog.get(faq_id) for faq_id in chosen)
+    assert [suggestion.text for suggestion in reply.suggestions] == [
+        offer(catalog[faq_id].question, "answered") for faq_id in chosen
+    ]
+    assert reply.usage.prompt_tokens == 100
 
 
 async def test_step_that_fails_once_costs_the_answer_nothing(bot: Chatbot, model_server: ModelServer) -> None:
@@ -151,12 +203,14 @@ async def test_passages_whose_faqs_are_gone_come_last(bot: Chatbot, model: Answe
     faqs = list(await bot.services.retriever.catalog())[:3]
     passages = tuple(Passage(faq_id=faq_id, score=0.5) for faq_id in ("0" * 16, *(faq.id for faq in faqs)))
     asked = Asked(question="질문", standalone="질문 [[reply: 2]]", model=OPENAI)
-    _, found = await ModelSteps(Models({"openai": model}), BOTH).reranked(asked, passages, Catalog(faqs))
+    _, found = await ModelSteps(Models({"openai": model}), bot.services.scope, BOTH).reranked(
+        asked, passages, Catalog(faqs)
+    )
     assert found == (passages[2], passages[1], passages[3], passages[0])
 
 
 async def test_steps_never_block_the_event_loop(bot: Chatbot, model: AnswerModel) -> None:
-    stepped = stepping(bot, model, BOTH)
+    stepped = stepping(bot, model, ALL)
     session_id = await conversation(stepped)
     await stepped.ask(FOLLOW_UP, session_id=session_id)  # the first request of a model loads certificates
     with blockbuster_ctx():

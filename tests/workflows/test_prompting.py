@@ -30,6 +30,8 @@ VERSIONS = {
     ("answer", "2"): "abbe688a9bc448a5",
     ("rerank", "1"): "d2f46ef61c3f3811",
     ("rewrite", "1"): "1283d87120f52815",
+    ("scope", "1"): "fb7f32d620d7ec29",
+    ("suggest", "1"): "96c13d9b20d738df",
 }
 FENCES = [
     "<faq>",

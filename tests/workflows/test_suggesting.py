@@ -5,7 +5,7 @@ import pytest
 from smartstore_indexing.faq import FAQ, Catalog, faq_id
 from smartstore_workflows import Chatbot
 from smartstore_workflows.events import Kind, Passage, Suggestion, Turn
-from smartstore_workflows.suggesting import BESIDE, OFFERS, suggest
+from smartstore_workflows.suggesting import BESIDE, OFFERS, follow_ups, offers
 from smartstore_workflows.wording import offer
 
 CITED = "정산은 언제 되나요?"
@@ -48,12 +48,12 @@ def offered(
 ) -> list[str]:
     """Return the titles of the offers after an answer that cites CITED, or after another outcome."""
     cited = [faq_id(CITED)] if kind == "answered" else []
-    offers = suggest(kind, faqs, cited, passages(found), history, bridges)
-    return [faqs[faq_id(title)].title for title in map(titles_by_id(faqs).__getitem__, ids(offers))]
+    suggested = offers(follow_ups(kind, faqs, cited, passages(found), history, bridges), kind)
+    return [faqs[faq_id(title)].title for title in map(titles_by_id(faqs).__getitem__, ids(suggested))]
 
 
-def ids(offers: Sequence[Suggestion]) -> list[str]:
-    return [found.faq_id for found in offers]
+def ids(suggested: Sequence[Suggestion]) -> list[str]:
+    return [found.faq_id for found in suggested]
 
 
 def titles_by_id(faqs: Catalog) -> dict[str, str]:
@@ -166,7 +166,7 @@ def test_catalog_of_one_faq_offers_no_second(kind: Kind) -> None:
 
 def test_offer_is_worded_after_its_faq() -> None:
     faqs = catalog({CITED: [TITLES[5]]})
-    first = suggest("answered", faqs, [faq_id(CITED)], [], [], [])[0]
+    first = offers(follow_ups("answered", faqs, [faq_id(CITED)], [], [], []), "answered")[0]
     assert first == Suggestion(text=offer(TITLES[5], "answered"), faq_id=faq_id(TITLES[5]))
 
 

@@ -8,20 +8,18 @@ ends a run: what `retrieve` found decides with it, and a refusal's bridge comes 
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
-import structlog
 from typing_extensions import override
 from workflows import Context, Workflow, step
 from workflows.decorators import StepFunction
 
 from smartstore_indexing.embedding import QueryVectors
-from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.faq import FAQ, Catalog
 from smartstore_indexing.korean import Morphemes
 from smartstore_indexing.setting_groups import StepSettings
-from smartstore_indexing.settings import EXTRACTIVE
+from smartstore_workflows.answer_writing import write_extract, write_in_turn
 from smartstore_workflows.caching import AnswerCache, AnswerKey, key_of, recalled
 from smartstore_workflows.events import (
     ANSWERED,
@@ -40,35 +38,25 @@ from smartstore_workflows.events import (
     QuestionUnderstood,
     Refused,
     RememberedAnswer,
-    Restarted,
     ScopeJudged,
     SourcesFound,
-    TokenStreamed,
     Turn,
-    Usage,
 )
-from smartstore_workflows.extracting import extract
 from smartstore_workflows.follow_ups import FollowUpModel
-from smartstore_workflows.guarding import guarded
 from smartstore_workflows.locking import LocalLocks, Locks
 from smartstore_workflows.masking import mask
-from smartstore_workflows.model_calls import Writes
 from smartstore_workflows.model_steps import ModelSteps
 from smartstore_workflows.models import Models
 from smartstore_workflows.progress import stage, stream_text
-from smartstore_workflows.prompting import CONTEXT_FAQS, answer_messages
 from smartstore_workflows.retrieving import FaqRetriever
 from smartstore_workflows.scope import Judgement, ScopeModel
-from smartstore_workflows.sources import faqs_of, sources_of
-from smartstore_workflows.suggesting import suggest
-from smartstore_workflows.supporting import checked
+from smartstore_workflows.sources import faqs_of
+from smartstore_workflows.suggesting import follow_ups, offers
 from smartstore_workflows.understanding import accepts_offer, joined, searched, stand_alone, topic
 from smartstore_workflows.wording import NOT_FOUND, REFUSAL
 from smartstore_workflows.words import bridge_terms
 
-log = structlog.get_logger(__name__)
 REMEMBERED_WORDS = 10  # that are streamed at a time: an answer given again is to be there at once
-SHOWN_SOURCES = 3  # of an extractive answer; the first is the one it cites
 NO_STEPS = StepSettings()
 KINDS: dict[Kind, type[Outcome]] = {"answered": Answered, "refused": Refused, "not_found": NotFound}
 CHOSEN = Judgement(ANSWERED, in_scope=1.0, found=1.0)  # a follow-up was offered because an FAQ answers it
@@ -107,7 +95,7 @@ class AnswerWorkflow(Workflow):
         self._models = models
         self._cache = cache or AnswerCache(None, read=morphemes.read)
         self._locks = locks or LocalLocks(wait_seconds=timeout_seconds)
-        self._steps = ModelSteps(models, steps)
+        self._steps = ModelSteps(models, scope, steps)
 
     @override
     def _get_steps(self) -> Steps:
@@ -176,6 +164,7 @@ class AnswerWorkflow(Workflow):
             judgement = self._scope.judge(judged, found.evidence)
         async with stage(ctx, "synthesize"):
             catalog = await self._retriever.catalog()
+            asked, judgement = await self._steps.judged(asked, judgement, faqs_of(passages, catalog))
             unjudged = await self._write(ctx, asked, judgement.kind, passages, catalog)
             written = unjudged.model_copy(update={"in_scope": judgement.in_scope, "found": judgement.found})
             ctx.write_event_to_stream(written)
@@ -191,8 +180,9 @@ class AnswerWorkflow(Workflow):
                 nouns = await asyncio.to_thread(self._morphemes.nouns, ev.asked.question)
                 bridges = await self._retriever.titled_with(bridge_terms(nouns))
             used = ev.citations or tuple(best.faq_id for best in ev.passages[: ev.kind == ANSWERED])  # of a model, none
-            offers = suggest(ev.kind, catalog, used, ev.passages, ev.asked.history, bridges)
-            return KINDS[ev.kind](written=ev, suggestions=tuple(offers))
+            found = follow_ups(ev.kind, catalog, used, ev.passages, ev.asked.history, bridges)
+            ev, faqs = await self._steps.chosen(ev, found)
+            return KINDS[ev.kind](written=ev, suggestions=offers(faqs, ev.kind))
 
     async def _leans_on(self, question: str, history: Sequence[Turn]) -> Turn | None:
         """Return the turn that a question leans on; None when it stands alone."""
@@ -215,32 +205,18 @@ class AnswerWorkflow(Workflow):
             return self._write_again(ctx, asked, remembered)
         models = self._models.in_turn(asked.model)
         if not models:
-            written = self._write_extract(ctx, asked, passages, catalog)
+            written = write_extract(ctx, asked, passages, catalog)
             await self._keep(key, written)
             return written
         # Equal questions that come at once ask the model once; where the first fails, the next one asks.
         async with self._locks.hold(f"answer:{key.name}") if key else nullcontext():
             if remembered := await self._cache.exact(key):
                 return self._write_again(ctx, asked, remembered)
-            written = await self._write_new(ctx, models, asked, passages, catalog)
+            asked, passages = await self._steps.reranked(asked, passages, catalog)
+            written = await write_in_turn(ctx, models, asked, passages, catalog)
             if not asked.history:  # the model saw it, and it is another's
                 await self._keep(key, written)
             return written
-
-    async def _write_new(
-        self, ctx: Context, models: Sequence[Writes], asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
-    ) -> AnswerWritten:
-        """Let the models try in turn, and where all fail give an extract."""
-        asked, passages = await self._steps.reranked(asked, passages, catalog)
-        for place, model in enumerate(models):
-            try:
-                written = await self._write_with_model(ctx, model, asked, passages, catalog)
-                return written.model_copy(update={"degraded": place > 0, "writer": model.name})
-            except ModelUnavailable as error:
-                log.warning("model failed", model=model.name, code=error.code, reason=error.message)
-                ctx.write_event_to_stream(Restarted(reason=error.message))
-        written = self._write_extract(ctx, asked, passages, catalog)
-        return written.model_copy(update={"degraded": True, "writer": EXTRACTIVE})
 
     def _write_again(self, ctx: Context, asked: Asked, answer: RememberedAnswer) -> AnswerWritten:
         ctx.write_event_to_stream(SourcesFound(sources=answer.sources))
@@ -256,45 +232,3 @@ class AnswerWorkflow(Workflow):
 
     async def _index_version(self) -> str:
         return (await self._retriever.searchable()).snapshot.manifest.version
-
-    def _write_extract(
-        self, ctx: Context, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
-    ) -> AnswerWritten:
-        faqs = faqs_of(passages[:SHOWN_SOURCES], catalog)
-        sources = sources_of(faqs, passages)
-        ctx.write_event_to_stream(SourcesFound(sources=sources))
-        text = f"{extract(faqs[0].answer, asked.standalone)} [1]"
-        stream_text(ctx, text)
-        return AnswerWritten(
-            asked=asked,
-            kind=ANSWERED,
-            text=text,
-            citations=(faqs[0].id,),
-            sources=sources,
-            passages=passages,
-            usage=asked.usage,
-        )
-
-    async def _write_with_model(
-        self, ctx: Context, model: Writes, asked: Asked, passages: tuple[Passage, ...], catalog: Catalog
-    ) -> AnswerWritten:
-        faqs = faqs_of(passages[:CONTEXT_FAQS], catalog)
-        sources = sources_of(faqs, passages)
-        ctx.write_event_to_stream(SourcesFound(sources=sources))
-        said: list[str] = []
-        usage = Usage()
-        async with aclosing(guarded(model.stream(answer_messages(asked.standalone, faqs, asked.history)))) as answer:
-            async for piece in answer:
-                if isinstance(piece, Usage):
-                    usage = piece
-                else:
-                    said.append(piece)
-                    ctx.write_event_to_stream(TokenStreamed(text=piece))
-        return AnswerWritten(
-            asked=asked,
-            kind=ANSWERED,
-            **(await asyncio.to_thread(checked, "".join(said), faqs))._asdict(),  # 1 to 25 ms
-            sources=sources,
-            passages=passages,
-            usage=asked.usage + usage,
-        )

@@ -13,7 +13,7 @@ import httpx
 import openai
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms import LLM
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.model_settings import ModelSettings
@@ -78,13 +78,18 @@ class AnswerModel:
                 await response.aclose()
 
     async def complete(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, timeout_seconds: float
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int,
+        timeout_seconds: float,
+        form: type[BaseModel] | None = None,
     ) -> tuple[str, Usage]:
         """Return what Completes promises; raises ModelUnavailable as it says."""
         _received.set([])
         with self._mapped():
             async with asyncio.timeout(timeout_seconds), self._places:
-                response = await self._short.achat(messages, max_tokens=max_tokens)
+                response = await self._short.achat(messages, max_tokens=max_tokens, **_formed(form))
             text = without_thought(_encodable(response.message.content or ""))
             if not text:
                 raise ModelUnavailable(f"모델 {self.name}이(가) 빈 답변을 보냈습니다.")
@@ -162,6 +167,14 @@ class AnswerModel:
 async def _note(response: httpx.Response) -> None:
     """Note a response for the call that asked for it."""
     _received.get().append(response)
+
+
+def _formed(form: type[BaseModel] | None) -> dict[str, Any]:
+    """Return what asks OpenAI, and vLLM alike, for a reply of this form."""
+    if form is None:
+        return {}
+    schema = {"name": form.__name__.lower(), "strict": True, "schema": form.model_json_schema()}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def _usage(raw: Any) -> Usage | None:

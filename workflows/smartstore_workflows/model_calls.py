@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from llama_index.core.base.llms.types import ChatMessage
+from pydantic import BaseModel
 
 from smartstore_workflows.events import Usage
 
@@ -14,9 +15,16 @@ class Completes(Protocol):
     name: str
 
     async def complete(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, timeout_seconds: float
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int,
+        timeout_seconds: float,
+        form: type[BaseModel] | None = None,
     ) -> tuple[str, Usage]:
         """Return a short reply at temperature 0, without the model's reasoning, and what it took; never tries again.
+
+        With a `form` the server is asked for JSON of that form, which it may not heed.
 
         Raises:
             ModelUnavailable: the model refused, failed, was cut off by `max_tokens`, or took longer than its timeout.
@@ -52,9 +60,16 @@ class Meter:
         self._model = model
 
     async def complete(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, timeout_seconds: float
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int,
+        timeout_seconds: float,
+        form: type[BaseModel] | None = None,
     ) -> tuple[str, Usage]:
         """Return the model's reply; raises what that raises."""
-        text, usage = await self._model.complete(messages, max_tokens=max_tokens, timeout_seconds=timeout_seconds)
+        text, usage = await self._model.complete(
+            messages, max_tokens=max_tokens, timeout_seconds=timeout_seconds, form=form
+        )
         self.usage += usage
         return text, usage

@@ -9,20 +9,21 @@ from smartstore_workflows.lexical import grams
 from smartstore_workflows.wording import offer
 
 OFFERS = 3
+CANDIDATES = 10
 BESIDE = 12  # rows to either side: the help centre lists a topic together
 SURE = 0.1  # a passage of at least this probability may well be what was meant
 SAME_QUESTION = 0.75  # share of grams in common from which two titles ask the same
 
 
-def suggest(
+def follow_ups(
     kind: Kind,
     catalog: Catalog,
     cited: Sequence[str],
     passages: Sequence[Passage],
     history: Sequence[Turn],
     bridges: Sequence[FAQ],
-) -> list[Suggestion]:
-    """Return at most three offers, best first.
+) -> list[FAQ]:
+    """Return at most ten FAQs that may be offered, best first.
 
     After an answer: along the cited FAQs' own links, then what else was surely found, then the FAQs that stand beside
     the cited one in the help centre. After a not-found: the nearest FAQs. After a refusal: one FAQ to lead back with,
@@ -31,7 +32,7 @@ def suggest(
     """
     ranked = [faq for passage in passages if (faq := catalog.get(passage.faq_id)) is not None]
     if kind == "refused":
-        return [_offer(faq, kind) for faq in [*bridges, *_most_linked(catalog), *ranked][:1]]
+        return [*bridges, *_most_linked(catalog), *ranked][:1]
     asked = [faq for faq_id in cited if (faq := catalog.get(faq_id))]
     linked = [other for faq in asked for other in catalog.related(faq)]
     sure = [faq for passage in passages if passage.score >= SURE and (faq := catalog.get(passage.faq_id))]
@@ -41,9 +42,14 @@ def suggest(
     for faq in (*linked, *sure, *beside, *ranked):
         if faq.id not in answered and not _asks_the_same(faq, [*asked, *chosen]):
             chosen.append(faq)
-        if len(chosen) == OFFERS:
+        if len(chosen) == CANDIDATES:
             break
-    return [_offer(faq, kind) for faq in chosen]
+    return chosen
+
+
+def offers(faqs: Sequence[FAQ], kind: Kind) -> tuple[Suggestion, ...]:
+    """Return the first three FAQs as offers."""
+    return tuple(Suggestion(text=offer(faq.question, kind), faq_id=faq.id) for faq in faqs[:OFFERS])
 
 
 def _beside(faq: FAQ, catalog: Catalog) -> list[FAQ]:
@@ -55,10 +61,6 @@ def _beside(faq: FAQ, catalog: Catalog) -> list[FAQ]:
 
     around = (other for other in catalog if abs(other.row - faq.row) <= BESIDE and other.id != faq.id)
     return sorted(around, key=unlike)
-
-
-def _offer(faq: FAQ, kind: Kind) -> Suggestion:
-    return Suggestion(text=offer(faq.question, kind), faq_id=faq.id)
 
 
 def _most_linked(catalog: Catalog) -> list[FAQ]:
