@@ -4,11 +4,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from conftest import ModelServer
+from conftest import ModelServer, workflow_over
+from pydantic import SecretStr
 
 from smartstore_indexing.model_settings import OpenAISettings
+from smartstore_indexing.setting_groups import StepSettings
+from smartstore_workflows import Chatbot
 from smartstore_workflows.chat_model import AnswerModel
+from smartstore_workflows.models import Models
 from smartstore_workflows.openai_chat import openai_model
 
 # The fault, what the person is told of it, and what the model had said by then.
@@ -85,3 +90,13 @@ def sent(server: ModelServer) -> list[dict[str, str]]:
     """Return the messages that the scripted server was last sent."""
     messages: list[dict[str, str]] = json.loads(server.get("/stub/last"))["messages"]
     return messages
+
+
+def stepping(bot: Chatbot, model: AnswerModel, steps: StepSettings) -> Chatbot:
+    """Return a bot over another's open index that takes these steps with this model."""
+    services = bot.services
+    workflow = workflow_over(services, models=Models({"openai": model}), steps=steps)
+    settings = services.settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "steps": steps})
+    found = Chatbot(settings)
+    found._services = replace(services, settings=settings, models=Models({"openai": model}), workflow=workflow)
+    return found

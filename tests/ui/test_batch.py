@@ -9,7 +9,8 @@ from talking import MINOR, RESTAURANT
 
 from smartstore_indexing.errors import InvalidRequest, Misconfigured
 from smartstore_ui.batch import Item, read_items, run_batch
-from smartstore_ui.cli import _run, parser
+from smartstore_ui.cli import _run
+from smartstore_ui.commands import parser
 from smartstore_ui.working import run_worker
 
 pytestmark = pytest.mark.long  # some start a program

@@ -1,12 +1,20 @@
 """`smartstore ask` with a question, and with questions on stdin."""
 
+import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ModelServer
+from modelling import model_of, stepping
 from program import Result, World, together
+from rich.console import Console
+
+from smartstore_indexing.setting_groups import StepSettings
+from smartstore_ui.asking import Screen
+from smartstore_workflows import Chatbot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -61,6 +69,17 @@ def results(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 def answers(result: Result) -> list[dict[str, Any]]:
     return [event["data"] for event in result.events if event["event"] == "answer"]
+
+
+async def test_claims_without_support_are_said_under_the_answer(
+    bot: Chatbot, model_server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with model_of(model_server.url) as model:
+        screen = Screen(Console(file=io.StringIO()))
+        async for event in stepping(bot, model, StepSettings()).stream(f"{MINOR} [[reply: 77일이면 됩니다. [1]]]"):
+            screen.show(event)
+    shown = capsys.readouterr().out
+    assert "\n\n※ 도움말에서 확인되지 않은 내용이 있으니 원문을 확인해 주세요: ‘77일’\n\n도움말\n" in shown
 
 
 def test_one_question_prints_the_answer_its_sources_and_numbered_offers(results: dict[str, Result]) -> None:

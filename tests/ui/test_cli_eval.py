@@ -2,15 +2,17 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, ModelServer
 from program import Result, World, together
 
 from smartstore_indexing.errors import FaqError
-from smartstore_ui.cli import _run, parser
+from smartstore_ui.cli import _run
+from smartstore_ui.commands import parser
 from smartstore_ui.exit_codes import INTERRUPTED, SIGNIFICANT_LOSS, USAGE_ERROR
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -40,20 +42,38 @@ GROUPS = {
 }
 LINE = {"id", "query", "group", "kind", "rank", "gold", "top", "in_scope", "found"}
 OLD = "전에 있던 것"
+STRANGERS = '{"id": "s1", "query": "오늘 저녁에 여의도 가려는데 맛집 추천해 줄래?", "label": "out"}\n'
 QUERY = '{"id": "q1", "query": "미성년자도 판매 회원 등록이 가능한가요?", "gold": [3]}\n'
 
 
 @pytest.fixture(scope="module")
-def results(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+def results(
+    indexed_dir: Path, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Result]:
     measured = World.make(tmp_path_factory.mktemp("measured") / "world", indexed_dir)
     printed = World.make(tmp_path_factory.mktemp("printed") / "world", indexed_dir)
     (printed.folder / "[red]한 줄.jsonl").write_text(QUERY, encoding="utf-8")
+    (printed.folder / "strangers.jsonl").write_text(STRANGERS, encoding="utf-8")
     (printed.folder / "broken.jsonl").write_text(QUERY + '{"id": "q2", "qu', encoding="utf-8")
+
+    asked = {
+        "OPENAI_API_KEY": "sk-test",
+        "OPENAI_BASE_URL": model_server.url,
+        "SMARTSTORE_OPENAI__MODEL": "stub",
+        "SMARTSTORE_OPENAI__PRICE_INPUT": "0",
+        "SMARTSTORE_OPENAI__PRICE_OUTPUT": "0",
+    }
 
     def smaller() -> dict[str, Result]:
         return {
             "table": printed.run("eval", "[red]한 줄.jsonl"),
             "broken": printed.run("eval", "--json", "broken.jsonl"),
+            "models": printed.run(
+                *("eval", "[red]한 줄.jsonl", "strangers.jsonl", "--output", "models.json", "--html", "models.html"),
+                *("--model", "openai", "--model", "extractive"),
+                **asked,
+            ),
+            "one model": printed.run("eval", "[red]한 줄.jsonl", "--model", "openai", "--json", **asked),
             "missing": printed.run("eval", DATA / "sample_queries.jsonl", "없는.jsonl"),
         }
 
@@ -78,7 +98,11 @@ def results(indexed_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         }
 
     first, second = together([whole, smaller])
-    return first | second
+    files = {
+        f"models {kind}": Result(0, (printed.folder / f"models.{kind}").read_text(encoding="utf-8"), "")
+        for kind in ("json", "html")
+    }
+    return first | second | files
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +130,54 @@ def test_each_set_has_the_metrics_of_the_kind_that_its_keys_tell(report: dict[st
     for measured in report["sets"]:
         assert set(measured) == {"file", "kind", "n", "metrics", "intervals", "groups", "lines"}
         assert set(measured["metrics"]) == METRICS[measured["kind"]]
+
+
+def test_models_stand_side_by_side(results: dict[str, Result]) -> None:
+    assert results["models"].code == 0
+    tables = results["models"].out
+    assert "[red]한 줄.jsonl · 모델 비교 (1건" in tables
+    assert re.search(r"지표\s+┃\s+openai ┃\s+extractive ┃", tables)
+    assert re.search(r"근거가 있는 답\s+│\s+0\.000 │\s+1\.000 ▲ │", tables)
+    assert re.search(r"질문 1,000건의 값 \(달러\)\s+│\s+– │\s+0\.000 │", tables)
+    assert re.search(r"범위 밖을 거절\s+│\s+1\.000 │\s+1\.000 │", tables)
+
+
+def test_answers_of_each_model_are_in_the_json_and_the_report(results: dict[str, Result]) -> None:
+    written = json.loads(results["models json"].out)
+    assert [(found["file"], found["model"]) for found in written["sets"]] == [
+        ("[red]한 줄.jsonl", "openai"),
+        ("[red]한 줄.jsonl", "extractive"),
+        ("strangers.jsonl", "openai"),
+        ("strangers.jsonl", "extractive"),
+    ]
+    answers = written["sets"][0]["answers"]
+    assert (answers["answered"], answers["supported"], answers["citation_precision"]) == (1, 0, 0)
+    assert 0 < answers["first_token_p50"] < answers["whole_p50"]
+    assert answers["characters"] > 0
+    (alone,) = json.loads(results["one model"].out)["sets"]
+    assert (alone["model"], set(alone["answers"])) == ("openai", set(answers))
+    page = results["models html"].out
+    assert page.count("모델 비교: ") == 2
+    assert "[red]한 줄.jsonl · extractive" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "gpt"], "모델 gpt은"),
+        (["--model", "extractive", "--model", "extractive"], "두 번"),
+        (["--model", "extractive", "--cv"], "--cv"),
+    ],
+)
+def test_models_that_cannot_be_measured_are_said(
+    indexed_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    file = tmp_path / "queries.jsonl"
+    file.write_text(QUERY, encoding="utf-8")
+    shutil.copytree(indexed_dir, tmp_path / "data")
+    monkeypatch.setenv("SMARTSTORE_DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(FaqError, match=said):
+        _run(parser().parse_args(["eval", str(file), *arguments]))
 
 
 def test_every_figure_is_a_share(report: dict[str, Any]) -> None:

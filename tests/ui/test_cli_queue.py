@@ -16,7 +16,7 @@ from smartstore_indexing.broker import Broker
 from smartstore_indexing.errors import InvalidRequest, Misconfigured, StoreUnavailable, UnknownResource
 from smartstore_indexing.queues import ANSWER_REQUESTED, ANSWERS, INDEX, INDEX_REQUESTED, Delivery, work_queues
 from smartstore_indexing.setting_groups import RabbitMQSettings
-from smartstore_ui.cli import parser
+from smartstore_ui.commands import parser
 from smartstore_ui.dead_letters import run_dead
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(300)]

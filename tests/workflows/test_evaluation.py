@@ -23,9 +23,10 @@ from smartstore_workflows.evaluation import (
     read_set,
     turns_of,
 )
-from smartstore_workflows.events import Answered, AnswerWritten, Asked, Kind, Outcome, Passage, Turn
+from smartstore_workflows.events import Answered, AnswerWritten, Asked, Kind, Passage, Turn
 from smartstore_workflows.misses import misses
 from smartstore_workflows.reusing import asked_after
+from smartstore_workflows.running import TimedOutcome
 
 DATA = Path(__file__).parent.parent / "data"
 KINDS: dict[str, SetKind] = {
@@ -209,7 +210,7 @@ async def test_rank_is_that_of_the_best_gold_row_by_its_place_in_the_file() -> N
     asked: list[tuple[str, list[str]]] = []
     advanced: list[None] = []
 
-    async def answer(query: str, history: Sequence[Turn]) -> Outcome:
+    async def answer(query: str, history: Sequence[Turn]) -> TimedOutcome:
         asked.append((query, [turn.question for turn in history]))
         passages = tuple(Passage(faq_id=faq_id(rows[row]), score=0.1) for row in ranked[query])
         written = AnswerWritten(
@@ -220,7 +221,7 @@ async def test_rank_is_that_of_the_best_gold_row_by_its_place_in_the_file() -> N
             in_scope=0.75,
             found=0.5,
         )
-        return Answered(written=written, suggestions=())
+        return TimedOutcome(Answered(written=written, suggestions=()), first_token=0.1, whole=0.2)
 
     texts = [
         {"id": "1", "query": "하나", "gold": [7, 9], "history": [{"role": "user", "content": "앞"}]},
@@ -241,7 +242,7 @@ async def test_rank_is_that_of_the_best_gold_row_by_its_place_in_the_file() -> N
 async def test_whole_workflow_is_measured_and_nothing_is_remembered(bot: Chatbot) -> None:
     labelled = read_set(DATA / "sample_multiturn.jsonl")
     few = LabelledSet(labelled.file, labelled.kind, labelled.lines[:6])
-    found = await judge(few, bot.outcome, await bot.services.retriever.catalog(), lambda: None)
+    found = await judge(few, bot.timed_outcome, await bot.services.retriever.catalog(), lambda: None)
     assert metrics("multiturn", found)["hit@10"] >= 0.5
-    again = await judge(few, bot.outcome, await bot.services.retriever.catalog(), lambda: None)
+    again = await judge(few, bot.timed_outcome, await bot.services.retriever.catalog(), lambda: None)
     assert again == found

@@ -1,13 +1,11 @@
 """The model's optional steps within a whole answer, over the sample FAQ and the scripted model."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 from blockbuster import blockbuster_ctx
-from conftest import ModelServer, workflow_over
-from modelling import FAULTS, model_of, sent, stats
-from pydantic import SecretStr
+from conftest import ModelServer
+from modelling import FAULTS, model_of, sent, stats, stepping
 
 from smartstore_indexing.faq import Catalog
 from smartstore_indexing.setting_groups import StepSettings
@@ -26,16 +24,6 @@ WHOLE = "미성년자가 가입 신청할 때 필요한 동의 서류는 무엇�
 RESTAURANT = "오늘 저녁에 여의도 가려는데 맛집 추천해 줄래?"
 BOTH = StepSettings(rewrite=True, rerank=True)
 ALL = StepSettings(rewrite=True, rerank=True, scope=True, suggest=True)
-
-
-def stepping(bot: Chatbot, model: AnswerModel, steps: StepSettings) -> Chatbot:
-    """Return a bot over another's open index that takes these steps with this model."""
-    services = bot.services
-    workflow = workflow_over(services, models=Models({"openai": model}), steps=steps)
-    settings = services.settings.model_copy(update={"openai_api_key": SecretStr("sk-test"), "steps": steps})
-    found = Chatbot(settings)
-    found._services = replace(services, settings=settings, models=Models({"openai": model}), workflow=workflow)
-    return found
 
 
 @pytest.fixture

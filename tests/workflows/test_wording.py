@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from smartstore_indexing.cleaning import clean_all
 from smartstore_indexing.loading import SAMPLE, load
 from smartstore_workflows.events import Kind
-from smartstore_workflows.wording import NOT_FOUND, REFUSAL, offer
+from smartstore_workflows.wording import NOT_FOUND, REFUSAL, offer, unsupported_note
 
 KINDS: list[Kind] = ["answered", "refused", "not_found"]
 CLOSINGS: dict[Kind, str] = {
@@ -84,3 +84,11 @@ def test_every_offer_of_the_sample_is_one_question(kind: Kind) -> None:
     assert all(text.endswith(("지 " + CLOSINGS[kind], "’에 대해 " + CLOSINGS[kind])) for text in offers)
     assert [text for text in offers if text.count("?") > 1 and "‘" not in text] == []
     assert len(set(offers)) == len(offers)
+
+
+@pytest.mark.parametrize(
+    ("claims", "ending"),
+    [(["3일"], ": ‘3일’"), (["3일", "5,000원", "메뉴 > 정산", "9월"], ": ‘3일’, ‘5,000원’, ‘메뉴 > 정산’ 외 1개")],
+)
+def test_claims_without_support_are_named_and_the_original_is_pointed_to(claims: list[str], ending: str) -> None:
+    assert unsupported_note(claims) == f"도움말에서 확인되지 않은 내용이 있으니 원문을 확인해 주세요{ending}"

@@ -13,6 +13,7 @@ from smartstore_indexing.settings import load_settings
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.events import Source, StageName, Suggestion
 from smartstore_workflows.understanding import checked_question
+from smartstore_workflows.wording import unsupported_note
 
 STAGES: dict[StageName, str] = {
     "understand": "질문 이해",
@@ -174,6 +175,7 @@ class Screen:
         self._status = Status("", console=errors)
         self._sources: list[str] = []
         self._offers: list[str] = []
+        self._note = ""
 
     def __enter__(self) -> "Screen":
         """Begin to show the stages, where the terminal can."""
@@ -195,13 +197,14 @@ class Screen:
             case wire.Restart():
                 _write("\n\n(답변을 다시 작성합니다.)\n\n")
                 self._sources.clear()
-            case wire.Answer():
+            case wire.Answer(unsupported=claims):
                 _write("\n")
+                self._note = f"\n※ {unsupported_note(claims)}\n" if claims else ""
             case wire.Failure():
                 self._status.stop()
                 sys.stderr.write(f"오류: {event.data.message}\n")
             case wire.Done():
-                _write(_section("도움말", self._sources) + _section("더 궁금하시다면", self._offers))
+                _write(self._note + _section("도움말", self._sources) + _section("더 궁금하시다면", self._offers))
             case tuple() as items:
                 self._sources += [_source_line(item) for item in items if isinstance(item, Source)]
                 offers = (item for item in items if isinstance(item, Suggestion))

@@ -1,9 +1,10 @@
 """The Korean names of what the evaluation measures, for the terminal and the report."""
 
 from smartstore_workflows.bootstrap import Interval
-from smartstore_workflows.comparing import Verdict
+from smartstore_workflows.comparing import Comparison, Verdict
 from smartstore_workflows.evaluation import COUNTS, Judged, Pair, SetKind
 from smartstore_workflows.events import Kind
+from smartstore_workflows.results import Measured
 
 SETS: dict[SetKind, str] = {
     "queries": "검색 질문",
@@ -20,11 +21,27 @@ METRICS = {
     "in_kept": "범위 안을 받음",
     "true_hits": "맞게 재사용 (건)",
     "false_hits": "잘못 재사용 (건)",
+    "answered": "답한 질문 (건)",
+    "supported": "근거가 있는 답",
+    "citation_precision": "인용의 정밀도",
+    "degraded": "모델이 답하지 못함",
+    "characters": "답의 길이 (글자)",
+    "first_token_p50": "첫 글자 중앙값 (초)",
+    "first_token_p95": "첫 글자 95% (초)",
+    "whole_p50": "답 전체 중앙값 (초)",
+    "whole_p95": "답 전체 95% (초)",
+    "price": "질문 1,000건의 값 (달러)",
 }
+WHOLE = COUNTS | {"answered", "characters"}  # shown without digits after the point
 GROUPS = {"follow_up": "이어진 질문", "switch": "새 주제"}
 OUTCOMES: dict[Kind, str] = {"answered": "답변", "refused": "거절", "not_found": "찾지 못함"}
 VERDICTS: dict[Verdict, str] = {"loss": "나빠짐", "gain": "좋아짐", "unclear": "뚜렷하지 않음"}
 UNMEASURED = "–"
+
+
+def set_name(found: Measured | Comparison) -> str:
+    """Return the name of a set's file, and of the model that was asked."""
+    return f"{found.file} · {found.model}" if found.model else found.file
 
 
 def metric_name(metric: str) -> str:
@@ -49,7 +66,7 @@ def span(metric: str, interval: Interval, *, signed: bool = False) -> str:
 
 
 def _digits(metric: str) -> int:
-    return 0 if metric in COUNTS else 3
+    return 0 if metric in WHOLE else 3
 
 
 def how_it_went(item: Judged) -> str:

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from smartstore_ui import naming
 from smartstore_ui.charts import hits_by_group, precision_recall, rank_distribution
+from smartstore_ui.rivals import Rivals, rivalries
 from smartstore_workflows.comparing import Comparison
 from smartstore_workflows.curves import Curve, not_finding, refusing
 from smartstore_workflows.evaluation import Judged
@@ -27,9 +28,11 @@ RANKED = ("queries", "multiturn")
 def page(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> str:
     """Return the whole page."""
     plots = _Plots()
-    compared = {(comparison.file, comparison.kind): comparison for comparison in comparisons}
-    sections = (_section(found, compared.get((found.file, found.kind)), plots) for found in evaluation.sets)
-    body = [_head(evaluation), *sections]
+    compared = {(comparison.file, comparison.kind, comparison.model): comparison for comparison in comparisons}
+    sections = (
+        _section(found, compared.get((found.file, found.kind, found.model)), plots) for found in evaluation.sets
+    )
+    body = [_head(evaluation), *map(_rivals, rivalries(evaluation.sets)), *sections]
     if curve := _finding_curve(evaluation):
         body.append(_finding(curve, plots))
     template = Template(resources.files("smartstore_ui").joinpath("report.html").read_text(encoding="utf-8"))
@@ -61,9 +64,19 @@ def _head(evaluation: Evaluation) -> str:
     )
 
 
+def _rivals(rivals: Rivals) -> str:
+    first = escape(rivals.models[0])
+    return (
+        f"<section><h2>모델 비교: {escape(rivals.file)}</h2>"
+        f'<p class="soft">{rivals.n:,}건. ▲와 ▼는 {first}보다 뚜렷이(차이의 95% 구간이 모두 한쪽일 때) 좋거나 나쁜 '
+        "것입니다. 시간은 이 컴퓨터에서 한 건씩 차례로 잰 것입니다.</p>"
+        f"{_table(['지표', *rivals.models], rivals.rows())}</section>"
+    )
+
+
 def _section(measured: Measured, comparison: Comparison | None, plots: _Plots) -> str:
     parts = [
-        f"<h2>{escape(measured.file)}</h2>",
+        f"<h2>{escape(naming.set_name(measured))}</h2>",
         f'<p class="soft">{naming.SETS[measured.kind]} {len(measured.judged):,}건</p>',
         _metrics(measured),
     ]
@@ -113,7 +126,8 @@ def _metrics(measured: Measured) -> str:
         ]
         for name, figure in measured.metrics.items()
     )
-    return _table(["지표", "값", "95% 구간", *(["교차 검증"] if folded else [])], rows)
+    answers = ([naming.metric_name(name), naming.figure(name, found), ""] for name, found in measured.answers.items())
+    return _table(["지표", "값", "95% 구간", *(["교차 검증"] if folded else [])], [*rows, *answers])
 
 
 def _groups(measured: Measured) -> str:

@@ -23,7 +23,7 @@ from smartstore_workflows.events import (
 from smartstore_workflows.masking import mask
 from smartstore_workflows.records import Score
 from smartstore_workflows.run_events import RunEvents
-from smartstore_workflows.running import events_of, outcome_of
+from smartstore_workflows.running import TimedOutcome, events_of, timed_outcome_of
 from smartstore_workflows.sources import faqs_of, sources_of
 from smartstore_workflows.understanding import checked_question, checked_session_id
 
@@ -123,9 +123,7 @@ class Chatbot:
 
     async def checked(self, question: str, faq_id: str | None, model: str | None) -> QuestionAsked:
         """Return what is asked, as `stream` takes it; raises what that raises before a run begins."""
-        chosen = model or self._settings.default_model
-        if chosen not in self.models:
-            raise UnknownModel(f"모델 {chosen}은(는) 설정되어 있지 않습니다. 쓸 수 있는 모델: {', '.join(self.models)}")
+        chosen = self.known_model(model or self._settings.default_model)
         await self.services.retriever.searchable()  # what stands in the way is raised before a run begins
         if faq_id is not None:
             faq = await self.faq(faq_id)
@@ -148,9 +146,32 @@ class Chatbot:
         return whole.reply()
 
     async def outcome(self, question: str, history: Sequence[Turn] = ()) -> Outcome:
-        """Return how the workflow ends for a question, with its ranked list; for evaluation: nothing is remembered."""
-        asked = QuestionAsked(question=checked_question(question), history=tuple(history), model=EXTRACTIVE)
-        return await outcome_of(self.services.uncached, asked)
+        """Return how the workflow ends for a question, with its ranked list; nothing is remembered, no model asked.
+
+        Raises:
+            InvalidRequest: the question cannot be used.
+        """
+        return (await self.timed_outcome(question, history)).outcome
+
+    async def timed_outcome(
+        self, question: str, history: Sequence[Turn] = (), *, model: str = EXTRACTIVE
+    ) -> TimedOutcome:
+        """Return how the workflow ends for a question that a model answers, timed; for evaluation.
+
+        Raises:
+            InvalidRequest: the question cannot be used.
+            UnknownModel: there is no model of that name.
+        """
+        asked = QuestionAsked(
+            question=checked_question(question), history=tuple(history), model=self.known_model(model)
+        )
+        return await timed_outcome_of(self.services.uncached, asked)
+
+    def known_model(self, name: str) -> str:
+        """Return the name of a model; UnknownModel when there is none of that name."""
+        if name not in self.models:
+            raise UnknownModel(f"모델 {name}은(는) 설정되어 있지 않습니다. 쓸 수 있는 모델: {', '.join(self.models)}")
+        return name
 
     @property
     def models(self) -> list[str]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from smartstore_indexing.errors import InvalidRequest
+from smartstore_workflows.answer_quality import answer_scores
 from smartstore_workflows.bootstrap import Interval, interval
 from smartstore_workflows.evaluation import Judged, LabelledSet, SetKind, scores, weight
 from smartstore_workflows.events import Kind
@@ -45,6 +47,7 @@ class EarlierSet(BaseModel):
 
     file: str
     kind: SetKind
+    model: str = ""
     lines: list[EarlierLine]
 
 
@@ -71,6 +74,7 @@ class Comparison:
 
     file: str
     kind: SetKind
+    model: str
     n: int
     changes: dict[str, Change]
 
@@ -90,27 +94,35 @@ def read_baseline(path: Path) -> Baseline:
         raise InvalidRequest(f"{path.name}: `eval --output`으로 저장한 결과 파일이 아닙니다.") from error
 
 
-def check_comparable(baseline: Baseline, sets: Sequence[LabelledSet]) -> None:
-    """Raise InvalidRequest unless some set has lines in the earlier result, and each is told by its name and kind."""
+def check_comparable(baseline: Baseline, sets: Sequence[LabelledSet], models: Sequence[str] = ("",)) -> None:
+    """Raise InvalidRequest unless some set has lines in the earlier result, and each is told by its name and kind.
+
+    The lines must be those that one of these models was asked; "" stands for none.
+    """
     names = [(labelled.file, labelled.kind) for labelled in sets]
     if len(set(names)) < len(names):
         raise InvalidRequest("이름이 같은 평가 파일이 여럿이면 비교할 수 없습니다. 파일 이름을 다르게 해 주세요.")
     for labelled in sets:
-        if {line.id for line in labelled.lines} & _earlier_lines(baseline, labelled.file, labelled.kind).keys():
+        earlier = (
+            found
+            for found in baseline.sets
+            if (found.file, found.kind) == (labelled.file, labelled.kind) and found.model in models
+        )
+        if {line.id for line in labelled.lines} & {line.id for found in earlier for line in found.lines}:
             return
-    raise InvalidRequest("비교할 결과 파일에 같은 평가 세트가 없습니다. 파일 이름과 줄의 id를 확인해 주세요.")
+    raise InvalidRequest("비교할 결과 파일에 같은 평가 세트가 없습니다. 파일 이름과 줄의 id, --model을 확인해 주세요.")
 
 
 def compare(baseline: Baseline, sets: Sequence[Measured]) -> list[Comparison]:
     """Return how each set that both runs have changed, over the lines with the same id."""
     compared = []
     for measured in sets:
-        earlier = _earlier_lines(baseline, measured.file, measured.kind)
+        earlier = _earlier_lines(baseline, measured)
         now = [item for item in measured.judged if item.line.id in earlier]
         if now:
             before = [_as_it_went(item, earlier[item.line.id]) for item in now]
             changes = _changes(measured.kind, before, now)
-            compared.append(Comparison(measured.file, measured.kind, len(now), changes))
+            compared.append(Comparison(measured.file, measured.kind, measured.model, len(now), changes))
     return compared
 
 
@@ -118,9 +130,14 @@ def _as_it_went(item: Judged, then: EarlierLine) -> Judged:
     return replace(item, kind=then.kind, rank=then.rank, cached=then.cached)
 
 
-def _earlier_lines(baseline: Baseline, file: str, kind: SetKind) -> dict[str, EarlierLine]:
+def _earlier_lines(baseline: Baseline, measured: Measured) -> dict[str, EarlierLine]:
+    """Return the lines of the same file that the same model was asked then, by their ids."""
+    wanted = (measured.file, measured.kind, measured.model)
     return {
-        line.id: line for found in baseline.sets if (found.file, found.kind) == (file, kind) for line in found.lines
+        line.id: line
+        for found in baseline.sets
+        if (found.file, found.kind, found.model) == wanted
+        for line in found.lines
     }
 
 
@@ -138,6 +155,25 @@ def _changes(kind: SetKind, before: Sequence[Judged], now: Sequence[Judged]) -> 
             main=name in MAIN[kind],
         )
     return changes
+
+
+def against(first: Measured, other: Measured) -> dict[str, Verdict]:
+    """Return of each share whether another model did better or worse on a set than the first one, line by line.
+
+    Shares of the answers are compared over the lines that both answered; one without such lines is left out.
+    """
+    found = {name: change.verdict for name, change in _changes(first.kind, first.judged, other.judged).items()}
+    both = [
+        (before.given, now.given)
+        for before, now in zip(first.judged, other.judged, strict=True)
+        if before.given is not None and now.given is not None
+    ]
+    befores, nows = (answer_scores(answers) for answers in zip(*both, strict=True)) if both else ({}, {})
+    for name, scores_now in nows.items():
+        difference = scores_now - befores[name]
+        if len(difference := difference[~np.isnan(difference)]):
+            found[name] = verdict(interval(difference), higher_is_worse=name == "degraded")
+    return found
 
 
 def verdict(difference: Interval, *, higher_is_worse: bool) -> Verdict:

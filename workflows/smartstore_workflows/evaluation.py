@@ -6,7 +6,7 @@ A line's kind is told from its keys: `gold` with `history` is multiturn, `gold` 
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smartstore_indexing.errors import InvalidRequest
 from smartstore_indexing.faq import Catalog
+from smartstore_workflows.answer_quality import GivenAnswer, given_answer
 from smartstore_workflows.events import Asked, Kind, Outcome, Turn
+from smartstore_workflows.running import TimedOutcome
 
 SetKind = Literal["queries", "multiturn", "scope", "unanswerable", "cache_pairs"]
 Metrics = dict[str, float]
@@ -68,7 +70,7 @@ class Judged:
 
     `gold` are the titles of the gold FAQs, `top` those of the first three that were found; `in_scope` and `found` are
     the workflow's probabilities, both 0 where the question was turned away unread; `asked` is how it was understood;
-    `cached` tells that a pair's second question was answered with the first one's answer.
+    `cached` tells that a pair's second question was answered with the first one's answer; `given` is the answer.
     """
 
     line: Line
@@ -80,6 +82,7 @@ class Judged:
     found: float = 0.0
     asked: Asked | None = None
     cached: bool = False
+    given: GivenAnswer | None = field(default=None, compare=False)  # its times are never the same
 
     @property
     def hit_rank(self) -> int:
@@ -143,7 +146,7 @@ def group_of(kind: SetKind, line: Line) -> str | None:
 
 async def judge(
     labelled: LabelledSet,
-    answer: Callable[[str, Sequence[Turn]], Awaitable[Outcome]],
+    answer: Callable[[str, Sequence[Turn]], Awaitable[TimedOutcome]],
     catalog: Catalog,
     advance: Callable[[], None],
 ) -> list[Judged]:
@@ -154,11 +157,13 @@ async def judge(
         gold = [by_row[row] for row in line.gold if row in by_row]
         titles = tuple(faq.title for faq in gold)
         try:
-            written = (await answer(line.query, turns_of(line.history))).written
+            timed = await answer(line.query, turns_of(line.history))
         except InvalidRequest:  # nothing but punctuation, say: the doors turn it away
             judged.append(Judged(line, "refused", 0, titles))
         else:
+            written = timed.outcome.written
             answers = {faq.answer for faq in gold}  # of equal answers only one is listed
+            right = frozenset(faq.id for faq in catalog if faq.answer in answers) if gold else None
             listed = [catalog.get(passage.faq_id) for passage in written.passages]
             ranks = [rank for rank, faq in enumerate(listed, start=1) if faq is not None and faq.answer in answers]
             judged.append(
@@ -171,6 +176,7 @@ async def judge(
                     written.in_scope,
                     written.found,
                     written.asked,
+                    given=given_answer(written, right, first_token=timed.first_token, whole=timed.whole),
                 )
             )
         advance()

@@ -1,10 +1,11 @@
 """What one run of the evaluation found, as it is shown, and as JSON that a later run can be compared with. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from smartstore_workflows.answer_quality import GivenAnswer, Price, answer_figures
 from smartstore_workflows.bootstrap import Interval, interval
 from smartstore_workflows.evaluation import (
     Judged,
@@ -33,7 +34,8 @@ class Group:
 class Measured:
     """One set: its lines as they went, its figures with their 95 % intervals, and the figures of its groups.
 
-    `cross_validated` are the figures had the ranking and the thresholds been fitted on the other folds' lines.
+    `cross_validated` are the figures had the ranking and the thresholds been fitted on the other folds' lines. `model`
+    names the model that was asked, whose answers have the figures of `answers`; both are empty where none was.
     """
 
     file: str
@@ -43,6 +45,13 @@ class Measured:
     intervals: Mapping[str, Interval]
     groups: Mapping[str, Group]
     cross_validated: Metrics | None = None
+    model: str = ""
+    answers: Metrics = field(default_factory=dict)
+
+    @property
+    def given(self) -> list[GivenAnswer]:
+        """Return the answers; a line that was turned away unread has none."""
+        return [item.given for item in self.judged if item.given is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +63,27 @@ class Evaluation:
     sets: Sequence[Measured]
 
 
-def measure(labelled: LabelledSet, judged: Sequence[Judged]) -> Measured:
-    """Return the figures of a set whose lines were judged; groups come in the order in which the lines name them."""
+def measure(
+    labelled: LabelledSet, judged: Sequence[Judged], *, model: str = "", price: Price | None = None
+) -> Measured:
+    """Return the figures of a set whose lines were judged; groups come in the order in which the lines name them.
+
+    With the name of the model that was asked, and its price where that is known, those of its answers too.
+    """
     groups: dict[str, list[Judged]] = {}
     for item in judged:
         if group := group_of(labelled.kind, item.line):
             groups.setdefault(group, []).append(item)
-    return Measured(
+    measured = Measured(
         file=labelled.file,
         kind=labelled.kind,
         judged=judged,
         metrics=metrics(labelled.kind, judged),
         intervals={name: _interval(name, found) for name, found in scores(labelled.kind, judged).items()},
         groups={name: Group(len(items), metrics(labelled.kind, items)) for name, items in groups.items()},
+        model=model,
     )
+    return replace(measured, answers=answer_figures(measured.given, price)) if model else measured
 
 
 def _interval(metric: str, found: np.ndarray) -> Interval:
@@ -93,6 +109,7 @@ def _set_as_json(measured: Measured) -> dict[str, object]:
             name: [round(low, DIGITS), round(high, DIGITS)] for name, (low, high) in measured.intervals.items()
         },
         "groups": {name: {"n": group.n, "metrics": _rounded(group.metrics)} for name, group in measured.groups.items()},
+        **({"model": measured.model, "answers": _rounded(measured.answers)} if measured.model else {}),
         **({"cross_validated": _rounded(measured.cross_validated)} if measured.cross_validated else {}),
         "lines": [_line_as_json(measured.kind, item) for item in measured.judged],
     }

@@ -1,6 +1,7 @@
 """What the bot says in its own words; everything else it says comes from the FAQ or the model. Pure."""
 
 import re
+from collections.abc import Sequence
 
 from smartstore_workflows.events import Kind
 
@@ -12,10 +13,18 @@ NOT_FOUND = (
     "원하시는 내용이 없으면 스마트스토어센터 고객센터로 문의해 주세요."
 )
 
+NAMED_CLAIMS = 3
 PARENTHESIS = re.compile(r"\s*\([^()]*\)\s*$")
 NIEUN = 4  # ㄴ among the finals
 # Stems that take 은 or ㄴ before 지, not 는.
 ADJECTIVE = re.compile(r"(?:[좋같높낮많작크]|[다빠]르|느리|비싸|(?:필요|가능|중요|정확)하)$")
+
+
+def unsupported_note(claims: Sequence[str]) -> str:
+    """Return what a reader is told of an answer's claims that no FAQ supports which it cites; at least one."""
+    named = ", ".join(f"‘{claim}’" for claim in claims[:NAMED_CLAIMS])
+    more = f" 외 {len(claims) - NAMED_CLAIMS}개" if len(claims) > NAMED_CLAIMS else ""
+    return f"도움말에서 확인되지 않은 내용이 있으니 원문을 확인해 주세요: {named}{more}"
 
 
 def offer(question: str, kind: Kind) -> str:

@@ -22,7 +22,7 @@ from smartstore_indexing.errors import FolderInUse, IndexMissing, InvalidRequest
 from smartstore_indexing.wiring import INCOMING
 from smartstore_ui.api.context import opened
 from smartstore_ui.api.requests import IndexBody
-from smartstore_ui.cli import parser
+from smartstore_ui.commands import parser
 from smartstore_ui.remote_indexing import IndexFailed, asked_of_server, brought
 from smartstore_ui.serving import bound
 

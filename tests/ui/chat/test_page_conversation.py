@@ -151,6 +151,14 @@ async def test_half_answer_of_a_model_that_breaks_off_is_cleared(
     await expect(answer.locator(".answer-notes")).to_contain_text("지금 모델을 쓸 수 없어 FAQ에서 그대로 답했습니다")
 
 
+async def test_claim_that_no_faq_supports_is_pointed_out_under_the_answer(visit: Visit, chatting: Served) -> None:
+    chat = await (await visit(chatting.url)).open()
+
+    answer = await chat.answered(f"{MINOR} [[reply: 서류는 77일 안에 내시면 됩니다. [1]]]")
+
+    await expect(answer.locator(".answer-notes")).to_contain_text("원문을 확인해 주세요: ‘77일’")
+
+
 @pytest.mark.parametrize("until", ["a token", "the end"])
 async def test_answer_is_whole_after_the_connection_was_lost(visit: Visit, chatting: Served, until: str) -> None:
     chat = await visit(chatting.url)

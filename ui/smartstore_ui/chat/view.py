@@ -12,6 +12,7 @@ from smartstore_indexing.settings import EXTRACTIVE
 from smartstore_ui.chat.markdown import escaped, linked
 from smartstore_workflows import Chatbot
 from smartstore_workflows.wire import CANCELLED
+from smartstore_workflows.wording import unsupported_note
 
 AUTHOR = {"avatarName": "assistant"}
 STAGES = {
@@ -175,6 +176,8 @@ class AnswerView:
             notes.append(f"지금 {self._model} 모델을 쓸 수 없어 다른 모델이 답했습니다")
         elif self.answer["degraded"]:
             notes.append("앞의 대화를 불러오지 못해 이 질문만 보고 답했습니다")
+        if self.answer["unsupported"]:
+            notes.append(unsupported_note(self.answer["unsupported"]))
         return notes
 
     async def _send(self, message: cl.Message) -> cl.Message:
