@@ -1,6 +1,8 @@
 """The groups of settings of the models that write answers."""
 
-from pydantic import Field, SecretStr
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 
 from smartstore_indexing.setting_groups import Group
 
@@ -18,6 +20,12 @@ class ModelSettings(Group):
     )
     price_input: float = Field(0.0, ge=0, description="입력 100만 토큰의 값(달러). 비교 보고서에 씁니다.")
     price_output: float = Field(0.0, ge=0, description="출력 100만 토큰의 값(달러).")
+
+    @model_validator(mode="after")
+    def _answer_leaves_room(self) -> Self:
+        if self.context_window < 2 * self.max_tokens:
+            raise ValueError("CONTEXT_WINDOW는 MAX_TOKENS의 두 배 이상이어야 합니다")
+        return self
 
 
 class OpenAISettings(ModelSettings):

@@ -134,6 +134,14 @@ def test_model_call_must_end_before_its_question_does(environment: pytest.Monkey
     assert load_settings().openai.timeout_seconds == 29.9
 
 
+def test_answer_of_a_model_leaves_room_for_its_prompt(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SMARTSTORE_VLLM__CONTEXT_WINDOW", "2048")
+    environment.setenv("SMARTSTORE_VLLM__MAX_TOKENS", "1025")
+    assert "CONTEXT_WINDOW" in complaint()
+    environment.setenv("SMARTSTORE_VLLM__MAX_TOKENS", "1024")
+    assert load_settings().vllm.max_tokens == 1_024
+
+
 def test_steps_that_are_on_must_end_before_their_question_does(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("OPENAI_API_KEY", SECRET)
     environment.setenv("SMARTSTORE_QUESTION_TIMEOUT_SECONDS", "40")

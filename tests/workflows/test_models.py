@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 from conftest import ModelServer, settings_for, workflow_over
-from modelling import FAULTS, sent, stats
+from modelling import FAULTS, model_of, sent, stats, stepping
 from pydantic import SecretStr
 
 from smartstore_indexing.errors import UnknownModel
 from smartstore_indexing.model_settings import CompatibleSettings, OpenAISettings, VllmSettings
+from smartstore_indexing.setting_groups import StepSettings
 from smartstore_indexing.settings import Settings
 from smartstore_workflows import Chatbot, wire
 from smartstore_workflows.models import Models
 from smartstore_workflows.prompting import rules
+from smartstore_workflows.tokens import estimated_tokens
 
 QUESTION = "미성년자도 판매 회원 등록이 가능한가요?"
 
@@ -230,3 +232,12 @@ def test_no_client_is_imported_before_a_model_is_configured() -> None:
     program = "import sys, smartstore_workflows.app; print('openai' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"
+
+
+async def test_small_model_is_sent_as_many_faqs_as_it_can_read(bot: Chatbot, model_server: ModelServer) -> None:
+    sizes = []
+    for window in (128_000, 2_048):
+        async with model_of(model_server.url, context_window=window) as model:
+            await stepping(bot, model, StepSettings()).ask("미성년자도 판매 회원 등록이 가능한가요?")
+        sizes.append(estimated_tokens(sent(model_server)[-1]["content"]))
+    assert sizes[1] < (2_048 - 800) // 2 + 100 < sizes[0]

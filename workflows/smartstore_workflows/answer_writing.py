@@ -73,7 +73,8 @@ async def _write_with(
     ctx.write_event_to_stream(SourcesFound(sources=sources))
     said: list[str] = []
     usage = Usage()
-    async with aclosing(guarded(model.stream(answer_messages(asked.standalone, faqs, asked.history)))) as answer:
+    messages = answer_messages(asked.standalone, faqs, asked.history, budget_tokens=model.faq_tokens)
+    async with aclosing(guarded(model.stream(messages))) as answer:
         async for piece in answer:
             if isinstance(piece, Usage):
                 usage = piece

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from smartstore_indexing.errors import ModelUnavailable
 from smartstore_indexing.model_settings import ModelSettings
 from smartstore_workflows.events import Usage
+from smartstore_workflows.prompting import CONTEXT_TOKENS
 from smartstore_workflows.thinking import without_thinking, without_thought
 
 # What the clients raise when a server that is no OpenAI sends what is no answer, or no chunk of one.
@@ -47,11 +48,14 @@ class AnswerModel:
     ) -> None:
         """Use one class for answers and one for short completions, both over the client; `close` closes it."""
         self.name = name
+        # Half of what the answer leaves: rules, conversation and question take the other.
+        self.faq_tokens = min(CONTEXT_TOKENS, (settings.context_window - settings.max_tokens) // 2)
         self._llm = llm
         self._short = short
         self._http = http
         self._timeout_seconds = settings.timeout_seconds
         self._places = asyncio.Semaphore(settings.max_at_once)
+        self._starting = asyncio.Lock()
         self._advice = advice
 
     async def stream(
@@ -110,6 +114,9 @@ class AnswerModel:
         except TimeoutError as error:
             raise ModelUnavailable(f"모델 {self.name}에 질문이 몰려 있습니다. 잠시 후 다시 시도해 주세요.") from error
         try:
+            # One request is built in a turn of the event loop: it takes milliseconds, and fifty may come at once.
+            async with self._starting:
+                await asyncio.sleep(0)
             yield
         finally:
             self._places.release()

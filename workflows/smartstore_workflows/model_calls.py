@@ -33,7 +33,12 @@ class Completes(Protocol):
 
 
 class Writes(Completes, Protocol):
-    """What writes answers; `name` is the model's own, as its server knows it."""
+    """What writes answers; `name` is the model's own, as its server knows it.
+
+    `faq_tokens` are those, as tokens.py estimates them, that the FAQs of a prompt may take.
+    """
+
+    faq_tokens: int
 
     def stream(self, messages: Sequence[ChatMessage], *, thinking: bool = False) -> AsyncGenerator[str | Usage, None]:
         """Yield the answer's pieces, then its Usage where the server counts it; closing the iterator stops the model.
