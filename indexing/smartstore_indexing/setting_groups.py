@@ -176,6 +176,9 @@ class MemorySettings(Group):
         3_000, ge=100, le=100_000, description="질문할 때 읽는 앞 대화의 최대 토큰 수(어림). 최근 문답은 늘 남습니다."
     )
     days: float = Field(3.0, gt=0, le=365, description="마지막으로 쓴 뒤 대화를 보관하는 날 수.")
+    feedback_days: float = Field(
+        365.0, gt=0, le=3_650, description="의견(좋아요, 싫어요)을 그 문답과 함께 보관하는 날 수."
+    )
 
 
 class CacheSettings(Group):

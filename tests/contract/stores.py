@@ -78,9 +78,9 @@ class SqliteWorld:
             yield await SqliteConversations.open(file, max_turns=max_turns, max_tokens=max_tokens, days=days)
 
     @asynccontextmanager
-    async def records(self, *, days: float = 3.0) -> AsyncIterator[RunRecords]:
+    async def records(self, *, days: float = 3.0, feedback_days: float = 365.0) -> AsyncIterator[RunRecords]:
         async with sqlite_file(self.path) as file:
-            yield await SqliteRunRecords.open(file, days=days)
+            yield await SqliteRunRecords.open(file, days=days, feedback_days=feedback_days)
 
     async def age(self, days: float) -> None:
         self.change("UPDATE sessions SET used_at = used_at - ?", days * DAY_SECONDS)
@@ -112,9 +112,9 @@ class RedisWorld:
             yield RedisConversations(server, max_turns=max_turns, max_tokens=max_tokens, days=days)
 
     @asynccontextmanager
-    async def records(self, *, days: float = 3.0) -> AsyncIterator[RunRecords]:
+    async def records(self, *, days: float = 3.0, feedback_days: float = 365.0) -> AsyncIterator[RunRecords]:
         async with redis_server(self.settings) as server:
-            yield RedisRunRecords(server, days=days)
+            yield RedisRunRecords(server, days=days, feedback_days=feedback_days)
 
     async def age(self, days: float) -> None:
         async with redis_server(self.settings) as server, server.use() as client:

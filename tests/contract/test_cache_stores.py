@@ -126,6 +126,16 @@ async def test_answers_of_one_faq_are_bounded(world: World) -> None:
         assert len(await questions(store, "a", limit=MOST_ALIKE)) == MOST_ALIKE
 
 
+async def test_answers_to_questions_that_are_forgotten_go_and_no_others(world: World) -> None:
+    async with world.answers() as store:
+        for text in ("하나", "둘", "셋"):
+            await store.put(key(text), answer(text))
+        await store.forget({"하나", "셋", "없는 것"})
+        await store.forget(set())
+        assert [await store.get(key(text)) is None for text in ("하나", "둘", "셋")] == [True, False, True]
+        assert await questions(store, "a") == ["둘"]
+
+
 async def test_old_answer_is_gone(world: World) -> None:
     async with world.answers(days=A_SECOND) as store:
         await store.put(key(), answer())

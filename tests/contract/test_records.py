@@ -24,10 +24,12 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, redis_settings: RedisS
     return SqliteWorld(tmp_path / "store.sqlite3") if request.param == "sqlite" else RedisWorld(redis_settings)
 
 
-def record(run_id: str = "실행", *, text: str = "답변 [1]", days_old: float = 0.0) -> RunRecord:
+def record(
+    run_id: str = "실행", *, text: str = "답변 [1]", days_old: float = 0.0, session_id: str = "대화"
+) -> RunRecord:
     return RunRecord(
         run_id=run_id,
-        session_id="대화",
+        session_id=session_id,
         question="질문",
         standalone="홀로 선 질문",
         kind="answered",
@@ -130,7 +132,7 @@ async def test_unrated_run_goes_after_its_days_and_cannot_be_rated_then(world: W
         assert await store.get("jung") is not None
 
 
-async def test_rated_run_stays(world: World) -> None:
+async def test_rated_run_outlives_the_others(world: World) -> None:
     async with world.records(days=0.3 / DAY_SECONDS) as store:
         await store.add(record("남을 것"))
         assert await store.rate("남을 것", 1, "좋아요")
@@ -143,6 +145,35 @@ async def test_rated_run_stays(world: World) -> None:
         await store.add(record("새 것"))
         assert await ratings(store) == [("남을 것", 1, "좋아요")]
         assert await store.get("남을 것") is not None
+
+
+async def test_rated_run_goes_after_its_own_days(world: World) -> None:
+    async with world.records(days=3, feedback_days=0.3 / DAY_SECONDS) as store:
+        for run_id in ("갈 것", "남을 것"):
+            await store.add(record(run_id))
+        assert await store.rate("갈 것", 1, "좋아요")
+
+        async def gone() -> bool:
+            return await store.get("갈 것") is None
+
+        await eventually(gone)
+        await store.add(record("새 것"))
+        assert await ratings(store) == []
+        assert not await store.rate("갈 것", 1, None)
+        assert await store.get("남을 것") is not None
+
+
+async def test_session_is_forgotten_with_its_ratings_and_no_other(world: World) -> None:
+    async with world.records() as store:
+        for number in range(4):
+            await store.add(record(str(number), session_id="갑" if number % 2 else "을"))
+            await store.rate(str(number), 1, None)
+        assert {found.run_id for found in await store.of_session("갑")} == {"1", "3"}
+        await store.forget("갑")
+        assert await store.of_session("갑") == []
+        assert [await store.get(str(number)) is None for number in range(4)] == [False, True, False, True]
+        assert {run_id for run_id, _, _ in await ratings(store)} == {"0", "2"}
+        await store.forget("갑")
 
 
 async def test_run_that_is_added_again_keeps_its_rating_and_its_life(world: World) -> None:
@@ -170,13 +201,15 @@ async def test_concurrent_ratings_leave_one_and_lose_no_run(world: World) -> Non
     assert sorted(int(run_id) for run_id, _, _ in found) == list(range(30))
 
 
-async def test_rated_runs_have_no_end_in_redis_and_others_do(redis_settings: RedisSettings) -> None:
+async def test_everything_in_redis_ends_a_session_with_its_longest_lived_run(redis_settings: RedisSettings) -> None:
     async with RedisWorld(redis_settings).records(days=1) as store, redis_server(redis_settings) as server:
         await store.add(record())
         async with server.use() as client:
             assert 86_390 < await client.ttl(server.key("run-record", "실행")) <= 86_400
             await store.rate("실행", 1, None)
-            assert await client.ttl(server.key("run-record", "실행")) == -1
+            await store.add(record("둘째"))
+            for key in (server.key("run-record", "실행"), server.key("runs-of", record().session_id)):
+                assert 364 * 86_400 < await client.ttl(key) <= 365 * 86_400
 
 
 async def test_broken_record_is_left_out(world: World) -> None:
@@ -195,7 +228,7 @@ async def test_broken_record_is_left_out(world: World) -> None:
 
 async def test_records_and_conversations_share_one_open_file(tmp_path: Path) -> None:
     async with sqlite_file(tmp_path / "store.sqlite3") as file:
-        records = await SqliteRunRecords.open(file, days=3)
+        records = await SqliteRunRecords.open(file, days=3, feedback_days=365)
         conversations = await SqliteConversations.open(file, max_turns=20, max_tokens=3_000, days=3)
         await asyncio.gather(
             *(records.add(record(str(number))) for number in range(20)),

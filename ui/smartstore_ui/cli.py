@@ -1,4 +1,4 @@
-"""The command line: `smartstore index | reindex | ask | serve | worker | queue | user | eval | doctor | …`.
+"""The command line: `smartstore index | reindex | ask | serve | worker | queue | user | forget | eval | doctor | …`.
 
 Each command is imported when it is chosen.
 """
@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -53,63 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    # Imports stand in the branches so that --help answers within a second.
-    if chosen.command == "index":
-        from smartstore_ui.indexing import run_index
-
-        return run_index(chosen.path, full=chosen.full, as_json=chosen.json, rollback=chosen.rollback)
-    if chosen.command == "reindex":
-        from smartstore_ui.reindexing import run_reindex
-
-        return run_reindex(chosen.source, full=chosen.full, watch=chosen.watch)
-    if chosen.command == "worker":
-        from smartstore_ui.working import run_worker
-
-        return run_worker(chosen.kind)
-    if chosen.command == "queue":
-        from smartstore_ui.dead_letters import run_dead
-
-        return run_dead(chosen.queue, as_json=chosen.json, requeue=chosen.requeue)
-    if chosen.command == "ask":
-        return _ask(chosen)
-    if chosen.command == "eval":
-        from smartstore_ui.evaluating import Wanted, run_eval
-
-        wanted = Wanted(
-            chosen.json,
-            chosen.output,
-            chosen.html,
-            chosen.baseline,
-            chosen.misses,
-            cross_validated=chosen.cv,
-            models=tuple(chosen.model),
-        )
-        return run_eval(chosen.files, wanted)
-    if chosen.command == "serve":
-        from smartstore_ui.serving import run_serve
-
-        return run_serve(chosen.host, chosen.port, only=chosen.only)
-    if chosen.command == "user":
-        from smartstore_ui.passwords import run_user
-
-        return run_user(chosen.name)
-    if chosen.command == "export-finetune":
-        from smartstore_ui.exporting import Wanted as Export
-        from smartstore_ui.exporting import run_export_finetune
-
-        export = Export(chosen.output, chosen.validation, chosen.seed, chosen.queries, chosen.force)
-        return run_export_finetune(chosen.path, export)
-    return _doctor(chosen.model)
+    return COMMANDS[chosen.command](chosen)
 
 
-def _doctor(model: str | None) -> int:
-    if model is not None:
-        from smartstore_ui.model_check import run_model_check
+# Imports stand in the functions so that --help answers within a second.
 
-        return run_model_check(model)
-    from smartstore_ui.diagnosing import run_doctor
 
-    return run_doctor()
+def _index(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.indexing import run_index
+
+    return run_index(chosen.path, full=chosen.full, as_json=chosen.json, rollback=chosen.rollback)
+
+
+def _reindex(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.reindexing import run_reindex
+
+    return run_reindex(chosen.source, full=chosen.full, watch=chosen.watch)
 
 
 def _ask(chosen: argparse.Namespace) -> int:
@@ -122,6 +81,83 @@ def _ask(chosen: argparse.Namespace) -> int:
     if chosen.batch is None or chosen.question is not None or chosen.session is not None or chosen.json:
         raise InvalidRequest("--batch와 --output에는 질문, --session, --json을 함께 쓸 수 없습니다.")
     return run_batch(chosen.batch, chosen.output, model=chosen.model)
+
+
+def _eval(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.evaluating import Wanted, run_eval
+
+    wanted = Wanted(
+        chosen.json,
+        chosen.output,
+        chosen.html,
+        chosen.baseline,
+        chosen.misses,
+        cross_validated=chosen.cv,
+        models=tuple(chosen.model),
+    )
+    return run_eval(chosen.files, wanted)
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.serving import run_serve
+
+    return run_serve(chosen.host, chosen.port, only=chosen.only)
+
+
+def _worker(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.working import run_worker
+
+    return run_worker(chosen.kind)
+
+
+def _queue(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.dead_letters import run_dead
+
+    return run_dead(chosen.queue, as_json=chosen.json, requeue=chosen.requeue)
+
+
+def _user(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.passwords import run_user
+
+    return run_user(chosen.name)
+
+
+def _forget(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.forgetting import run_forget
+
+    return run_forget(chosen.session)
+
+
+def _export_finetune(chosen: argparse.Namespace) -> int:
+    from smartstore_ui.exporting import Wanted, run_export_finetune
+
+    wanted = Wanted(chosen.output, chosen.validation, chosen.seed, chosen.queries, chosen.force)
+    return run_export_finetune(chosen.path, wanted)
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    if chosen.model is not None:
+        from smartstore_ui.model_check import run_model_check
+
+        return run_model_check(chosen.model)
+    from smartstore_ui.diagnosing import run_doctor
+
+    return run_doctor()
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "index": _index,
+    "reindex": _reindex,
+    "ask": _ask,
+    "eval": _eval,
+    "serve": _serve,
+    "worker": _worker,
+    "queue": _queue,
+    "user": _user,
+    "forget": _forget,
+    "export-finetune": _export_finetune,
+    "doctor": _doctor,
+}
 
 
 def _drop_output() -> None:

@@ -146,6 +146,14 @@ def parser() -> argparse.ArgumentParser:
     )
     user.inputs.add_argument("name", metavar="아이디", type=readable, help="로그인할 때 쓸 이름")
 
+    forget = commands.add_parser(
+        "forget",
+        help="대화 하나를 모든 저장소에서 지웁니다.",
+        description="대화와 그 문답 기록, 의견, 보관한 답, 채팅 페이지의 대화를 지웁니다. 서버를 끄지 않아도 됩니다.\n"
+        "그 대화의 질문에 답하는 중이면 답이 끝난 뒤에 실행해 주세요.",
+    )
+    forget.inputs.add_argument("session", metavar="ID", type=readable, help="지울 대화의 ID (세션 ID)")
+
     export = commands.add_parser(
         "export-finetune",
         help="모델을 미세조정할 대화를 FAQ에서 만듭니다.",

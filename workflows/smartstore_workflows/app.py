@@ -40,6 +40,7 @@ class Services:
     vectors: QueryVectors
     morphemes: Morphemes
     stores: Stores
+    answers: AnswerStore | None
     scope: ScopeModel
     models: Models
     workflow: AnswerWorkflow
@@ -95,7 +96,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             workflow.validate()
             return workflow
 
-        answers = await _answer_store(settings, stores) if settings.cache.enabled else None
+        answers = await answer_store(settings, stores)
         yield Services(
             settings=settings,
             collections=collections,
@@ -108,6 +109,7 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
             vectors=vectors,
             morphemes=morphemes,
             stores=stores,
+            answers=answers,
             scope=scope,
             models=models,
             workflow=workflow_with(AnswerCache(answers, read=morphemes.read)),
@@ -116,7 +118,10 @@ async def build(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
-async def _answer_store(settings: Settings, stores: Stores) -> AnswerStore | None:
+async def answer_store(settings: Settings, stores: Stores) -> AnswerStore | None:
+    """Return where answers that may be given again are kept; None where none are."""
+    if not settings.cache.enabled:
+        return None
     most, days = settings.cache.max_answers, settings.cache.days
     if stores.redis is not None:
         return RedisAnswers(stores.redis, most=most, days=days)

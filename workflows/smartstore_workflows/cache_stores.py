@@ -6,7 +6,7 @@ A name may outlive its answer, which is then not found.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Self, cast
 
@@ -36,6 +36,7 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS answers_by_faq ON answers (scope, faq_id)",
     "CREATE INDEX IF NOT EXISTS answers_by_age ON answers (written_at)",
 )
+READ_AT_ONCE = 500  # answers, of 2 to 5 KB
 ANSWER, ALIKE, NAMES, VECTOR = "answer", "answers-of", "answers", "vector"
 # KEYS: the answer, its FAQ's names, all names. ARGV: the answer, its name, its life in ms, now, how many are kept, how
 # many of an FAQ, and what stands before an answer's name in its key.
@@ -109,6 +110,14 @@ class SqliteAnswers:
 
         await self._file.write(write)
 
+    async def forget(self, questions: Collection[str]) -> None:
+        """Delete the answers that were written for these questions, word for word."""
+        delete = (
+            "DELETE FROM answers WHERE CASE WHEN json_valid(answer) THEN json_extract(answer, '$.question') END = ?"
+        )
+        rows = [(question,) for question in questions]
+        await self._file.write(lambda connection: connection.executemany(delete, rows))
+
     def _oldest(self) -> float:
         return time.time() - self._life
 
@@ -150,6 +159,17 @@ class RedisAnswers:
         async with self._server.use() as client:
             await client.eval(PUT, 3, *keys, *map(str, values), self._server.key(ANSWER, ""))
 
+    async def forget(self, questions: Collection[str]) -> None:
+        """Delete the answers that were written for these questions, word for word."""
+        async with self._server.use() as client:
+            names = cast("list[bytes]", await client.zrange(self._server.key(NAMES), 0, -1))
+            keys = [self._server.key(ANSWER, name.decode()) for name in names]
+            for few in batched(keys, READ_AT_ONCE):
+                texts = await client.mget(few)
+                found = ((key, _answer(text)) for key, text in zip(few, texts, strict=True) if text)
+                if gone := [key for key, answer in found if answer and answer.question in questions]:
+                    await client.delete(*gone)
+
 
 class RedisVectors:
     """The vectors of questions in Redis, as float32 bytes; what embedding.SharedVectors asks for."""
@@ -186,6 +206,11 @@ class RedisVectors:
 
     def _key(self, question: str) -> str:
         return self._server.key(VECTOR, digest(self._embedder, question))
+
+
+def batched(keys: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yield the keys, so many at a time."""
+    return (keys[place : place + size] for place in range(0, len(keys), size))
 
 
 def faq_of(answer: RememberedAnswer) -> str:

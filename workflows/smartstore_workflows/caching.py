@@ -7,7 +7,7 @@ found" cost no model call, and whoever asks nonsense would push out the answers 
 import asyncio
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -58,6 +58,9 @@ class AnswerStore(Protocol):
 
     async def put(self, key: AnswerKey, answer: RememberedAnswer) -> None:
         """Keep an answer, and drop what is too old and the oldest beyond the bound."""
+
+    async def forget(self, questions: Collection[str]) -> None:
+        """Delete the answers that were written for these questions, word for word."""
 
 
 class AnswerCache:

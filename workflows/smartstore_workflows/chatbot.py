@@ -20,6 +20,7 @@ from smartstore_workflows.events import (
     Source,
     Turn,
 )
+from smartstore_workflows.forgetting import forget_session
 from smartstore_workflows.masking import mask
 from smartstore_workflows.records import Score
 from smartstore_workflows.run_events import RunEvents
@@ -205,10 +206,13 @@ class Chatbot:
         return found
 
     async def forget(self, session_id: str) -> bool:
-        """Delete a conversation, after the answer that is being given in it; return whether there was one."""
-        stores = self.services.stores
-        async with stores.locks.hold(_turn_of(session_id)):
-            return await stores.conversations.forget(session_id)
+        """Delete all that is kept of a conversation, after the answer that is being given in it.
+
+        Return whether there was anything; raises what forget_session raises.
+        """
+        services = self.services
+        async with services.stores.locks.hold(_turn_of(session_id)):
+            return bool(await forget_session(services.stores, services.answers, session_id))
 
     async def _answer(
         self, run: RunEvents, asked: QuestionAsked, history: Sequence[Turn] | None = None

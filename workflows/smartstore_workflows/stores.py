@@ -44,7 +44,7 @@ async def opened_stores(settings: Settings) -> AsyncGenerator[Stores, None]:
                 conversations=RedisConversations(
                     server, max_turns=memory.max_turns, max_tokens=memory.max_tokens, days=memory.days
                 ),
-                records=RedisRunRecords(server, days=memory.days),
+                records=RedisRunRecords(server, days=memory.days, feedback_days=memory.feedback_days),
                 locks=RedisLocks(server, wait_seconds=wait_seconds),
                 redis=server,
             )
@@ -57,7 +57,7 @@ async def opened_stores(settings: Settings) -> AsyncGenerator[Stores, None]:
             conversations=await SqliteConversations.open(
                 file, max_turns=memory.max_turns, max_tokens=memory.max_tokens, days=memory.days
             ),
-            records=await SqliteRunRecords.open(file, days=memory.days),
+            records=await SqliteRunRecords.open(file, days=memory.days, feedback_days=memory.feedback_days),
             locks=LocalLocks(wait_seconds=wait_seconds),
             file=file,
         )

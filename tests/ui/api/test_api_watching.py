@@ -162,7 +162,7 @@ async def test_feedback_stands_beside_its_run_with_personal_data_masked(client: 
     run_id = await asyncio.to_thread(rate)
     file = await SqliteFile.open(settings_for(plain.folder / "data").data_dir / FILE)
     try:
-        record = await (await SqliteRunRecords.open(file, days=3.0)).get(run_id)
+        record = await (await SqliteRunRecords.open(file, days=3.0, feedback_days=365.0)).get(run_id)
     finally:
         await file.close()
     assert record is not None

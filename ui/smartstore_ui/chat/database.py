@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from smartstore_indexing.errors import Misconfigured, StoreUnavailable
+from smartstore_indexing.settings import Settings
 from smartstore_ui.chat.tables import schema
 
 CONNECT_SECONDS = 2.0
@@ -30,6 +31,7 @@ DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
+HISTORY_FILE = "pages.sqlite3"  # in the data folder
 # One process at a time makes the tables.
 ALONE: Final = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7301206)"}
 AWAY = (
@@ -40,6 +42,11 @@ UNREADABLE = (
     "SMARTSTORE_CHAT__HISTORY_URL을 읽을 수 없습니다. sqlite+aiosqlite:///파일 또는 "
     "postgresql://사용자:비밀번호@호스트/데이터베이스 형식으로 써 주세요."
 )
+
+
+def history_url(settings: Settings) -> str:
+    """Return the address of the pages' database, by default a file in the data folder."""
+    return settings.chat.history_url.get_secret_value() or f"sqlite+aiosqlite:///{settings.data_dir / HISTORY_FILE}"
 
 
 class Database:

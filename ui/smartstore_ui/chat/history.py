@@ -21,6 +21,7 @@ from sqlalchemy import delete, select
 
 from smartstore_indexing.errors import FaqError, StoreUnavailable, UnknownResource
 from smartstore_ui.chat.database import Database
+from smartstore_ui.chat.erasing import drop_thread
 from smartstore_ui.chat.listing import listed, listed_thread, page_size, steps_of
 from smartstore_ui.chat.people import People
 from smartstore_ui.chat.retention import Retention
@@ -37,7 +38,7 @@ from smartstore_ui.chat.rows import (
     step_row,
 )
 from smartstore_ui.chat.tables import elements, threads, users
-from smartstore_ui.chat.threads import ThreadWriting, drop_step, drop_thread, put_element, put_step, put_thread
+from smartstore_ui.chat.threads import ThreadWriting, drop_step, put_element, put_step, put_thread
 from smartstore_ui.chat.thumbs import Ratings, Thumbs
 
 log = structlog.get_logger(__name__)

@@ -14,10 +14,10 @@ from chainlit.utils import utc_now
 from socketio.exceptions import ConnectionRefusedError as Refused
 from starlette.routing import BaseRoute
 
-from smartstore_indexing.settings import Settings
 from smartstore_ui.api.context import Api
 from smartstore_ui.chat.chainlit_home import home_of
 from smartstore_ui.chat.conversation import Conversation
+from smartstore_ui.chat.database import history_url
 from smartstore_ui.chat.history import PageHistory
 from smartstore_ui.chat.identity import Identity
 from smartstore_ui.chat.profiles import Opening
@@ -25,7 +25,6 @@ from smartstore_ui.chat.routes import page_routes
 from smartstore_workflows.understanding import MAX_SESSION_ID
 
 log = structlog.get_logger(__name__)
-HISTORY_FILE = "pages.sqlite3"
 NAMESPACE = "/"
 UUID_VERSION = 4  # which Chainlit insists on
 KEPT_EVENTS = {
@@ -61,11 +60,6 @@ async def opened_page(api: Api) -> AsyncGenerator[list[BaseRoute], None]:
         yield page_routes(api, identity, home_of(settings))
     finally:
         await history.close()
-
-
-def history_url(settings: Settings) -> str:
-    """Return the address of the pages' database, by default a file in the data folder."""
-    return settings.chat.history_url.get_secret_value() or f"sqlite+aiosqlite:///{settings.data_dir / HISTORY_FILE}"
 
 
 async def _register(api: Api, identity: Identity, history: PageHistory) -> None:

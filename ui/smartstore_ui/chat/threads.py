@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from smartstore_indexing.errors import Conflict, Overloaded, StoreUnavailable, UnknownResource
 from smartstore_ui.chat.database import AWAY, Database
 from smartstore_ui.chat.rows import checked_id
-from smartstore_ui.chat.tables import OF_THREAD, elements, feedbacks, steps, threads
+from smartstore_ui.chat.tables import elements, feedbacks, steps, threads
 from smartstore_workflows.locking import LocalLocks
 
 WAIT_SECONDS = 30.0  # for the writes before; where the database does not answer, they fail within seconds
@@ -113,14 +113,6 @@ async def drop_step(connection: AsyncConnection, thread_id: str, step_id: str) -
     await connection.execute(delete(steps).where(steps.c.id == step_id, steps.c.thread_id == thread_id))
     for table in (feedbacks, elements):
         await connection.execute(delete(table).where(table.c.step_id == step_id, table.c.thread_id == thread_id))
-
-
-async def drop_thread(connection: AsyncConnection, thread_id: str) -> None:
-    """Delete all that a thread holds; its id stays until it would have been dropped unused."""
-    for table in OF_THREAD:
-        await connection.execute(delete(table).where(table.c.thread_id == thread_id))
-    nothing: dict[str, object] = {"user_id": None, "name": None, "tags": None, "details": {}, "deleted": True}
-    await connection.execute(update(threads).where(threads.c.id == thread_id).values(**nothing))
 
 
 async def _before(connection: AsyncConnection, table: Table, thread_id: str, row_id: str) -> RowMapping | None:
