@@ -7,7 +7,7 @@ ROWS ?=
 PYTEST := $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-long test-finetune check fix bench demo lock clean
+.PHONY: help setup setup-dev env run test test-long test-finetune check fix bench demo lock clean
 
 help:  ## 이 목록을 보여 줍니다
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,6 +24,9 @@ setup-dev: .venv/.installed-dev  ## 개발과 시험에 필요한 것까지 설�
 	@PYTHON=$(PYTHON) bash deploy/setup.sh requirements-dev.lock
 	@bash deploy/test_servers.sh
 	@touch .venv/.installed $@
+
+env:  ## docker compose가 쓸 비밀번호를 .env에 만듭니다 (있는 값은 그대로 둡니다)
+	@bash deploy/env.sh
 
 run: setup  ## 채팅 페이지를 http://127.0.0.1:8000/ 에 엽니다 (FAQ=파일 을 주면 그 FAQ로)
 	@$(BIN)/smartstore index $(if $(FAQ),"$(FAQ)")

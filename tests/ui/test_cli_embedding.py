@@ -1,5 +1,6 @@
 """`smartstore index`, `ask` and `doctor` with an embedding model of a server: its price and its faults are told."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -94,7 +95,12 @@ def results(tmp_path_factory: pytest.TempPathFactory, model_server: ModelServer)
 
 
 pytestmark = pytest.mark.timeout(300)
-needs_results = pytest.mark.slow
+
+
+def needs_results(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test of the fixture's fifteen processes; what they do is tested without them in test_embedders.py."""
+    marked: Callable[..., None] = pytest.mark.slow(pytest.mark.long(test))
+    return marked
 
 
 @needs_results

@@ -57,6 +57,19 @@ def test_asking_the_same_is_mutual(kiwi: Morphemes) -> None:
     assert len(one_way) <= 2, one_way  # a mistype is told by its own sentence, and that is another one there
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3개월 결제하고 2개월 뒤에 정산되나요?", "2개월 결제하고 3개월 뒤에 정산되나요?"),
+        ("1만원 상품을 3개 사면 얼마인가요?", "3만원 상품을 1개 사면 얼마인가요?"),
+        ("10개 중 2개만 반품할 수 있나요?", "2개 중 10개만 반품할 수 있나요?"),
+    ],
+)
+def test_numbers_that_change_places_ask_another_thing(kiwi: Morphemes, one: str, other: str) -> None:
+    assert not ask_the_same(one, other, kiwi.read)
+    assert ask_the_same(one, f"{one[:-1]}?!", kiwi.read)
+
+
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=60))
 def test_any_text_asks_the_same_as_itself(kiwi: Morphemes, text: str) -> None:

@@ -84,6 +84,7 @@ class _Reader:
     def __init__(self, morphemes: Sequence[Morpheme]) -> None:
         self._morphemes = morphemes
         self._found = Meaning()
+        self._numbers: list[str] = []
         self._negated = 0  # negations that wait for what they negate
         self._must = False
         self._asks = self._asks_one = self._what = False  # anything, for one of ASKED, what something is
@@ -93,6 +94,8 @@ class _Reader:
         while at < len(self._morphemes):
             at = self._number(at) or self._word(at)
         self._settle()
+        if self._numbers:  # in their order: 3 of this and 2 of that is not 2 of this and 3 of that
+            self._found.slots.add(f"수:{','.join(self._numbers)}")
         if self._must and not self._asks:  # 어떻게 해야 하나요 asks no more than 어떻게 하나요
             self._found.slots.add("해야")
         if self._what and not self._asks_one and len(self._found.words) <= FEW:
@@ -107,7 +110,7 @@ class _Reader:
         if said == "1회" and self._form(end) == "에":  # 한 번에
             self._add("일괄", end, known=True)
         else:
-            self._found.slots.add(f"수:{said}")
+            self._numbers.append(said)
         return end
 
     def _word(self, at: int) -> int:
