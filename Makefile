@@ -7,7 +7,7 @@ ROWS ?=
 PYTEST := $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev env run test test-long test-finetune check fix bench demo lock clean
+.PHONY: help setup setup-dev env run test test-long test-finetune check fix bench demo audit sbom lock clean
 
 help:  ## 이 목록을 보여 줍니다
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -66,6 +66,12 @@ bench: setup-dev  ## 성능을 재어 출력합니다
 
 demo: setup-dev  ## 채팅 페이지의 화면과 대화를 docs/demo/에 다시 만듭니다
 	@$(BIN)/python tests/demo.py
+
+audit: setup-dev  ## 잠근 패키지의 알려진 취약점을 찾습니다 (인터넷의 데이터베이스가 필요합니다)
+	@bash deploy/audit.sh
+
+sbom: setup-dev  ## 들어 있는 패키지의 목록(SBOM)을 dist/sbom.json에 씁니다
+	@bash deploy/sbom.sh
 
 lock: setup-dev  ## 잠금 파일을 다시 만듭니다
 	@$(BIN)/uv pip compile -q pyproject.toml deploy/tools.in -o requirements.lock --generate-hashes --no-header --no-emit-index-url --no-annotate --python-version 3.11
