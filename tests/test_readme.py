@@ -26,8 +26,9 @@ MAKE = {"check", "fix", "test", "test-long", "bench", "demo"}
 SMARTSTORE = {"index", "ask", "eval", "doctor"}
 # What `make test` itself runs, again, or what takes minutes.
 LONG = {"make bench", "make check", "make demo", "make fix", "make test", "make test-long"}
+EVALUATES = "smartstore eval"  # tests/ui/test_cli_eval.py runs it too
 # `make test` would run this file too.
-FEW_TESTS = "PYTEST=.venv/bin/python -m pytest -q tests/deploy"
+FEW_TESTS = "PYTEST=.venv/bin/python -m pytest -q tests/deploy/test_compose.py"
 FEW_ROWS = "ROWS=1000"  # `make bench` grows to 100,000
 
 
@@ -129,7 +130,8 @@ def test_every_block_of_the_readme_is_of_a_known_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [pytest.param(line, marks=[pytest.mark.long] if line in LONG else []) for line in commands()]
+    "command",
+    [pytest.param(line, marks=[pytest.mark.long] if line in LONG or EVALUATES in line else []) for line in commands()],
 )
 def test_command_of_the_readme_works(checkout: Checkout, command: str) -> None:
     match shlex.split(command):

@@ -32,6 +32,7 @@ from smartstore_workflows.tracing import traced
 
 log = structlog.get_logger(__name__)
 Door = Literal["api", "chat"]
+QUIET_TICKS = 3  # without a run or a reader before the end, of 0.1 s: what a page is sent last comes after the answer
 CLOSE_SECONDS = 5  # for connections that are still open when the runs have ended
 BACKLOG = 2_048
 
@@ -94,6 +95,7 @@ class DrainingServer(uvicorn.Server):
         self._runs = runs
         self._drain_seconds = drain_seconds
         self._drain_until = float("inf")
+        self._quiet_ticks = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; at the second signal end."""
@@ -106,8 +108,10 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end now; called ten times a second."""
-        if self._runs.closing and (not self._runs.live or time.monotonic() > self._drain_until):
-            self.should_exit = True
+        if self._runs.closing:
+            self._quiet_ticks = 0 if self._runs.busy else self._quiet_ticks + 1
+            if self._quiet_ticks >= QUIET_TICKS or time.monotonic() > self._drain_until:
+                self.should_exit = True
         return await super().on_tick(counter)
 
 

@@ -157,6 +157,11 @@ class Runs:
         return sum(not run.ended for run in self._runs.values())
 
     @property
+    def busy(self) -> bool:
+        """Tell whether a run has not ended, or somebody still reads its end."""
+        return any(not run.ended or run.followers for run in self._runs.values())
+
+    @property
     def closing(self) -> bool:
         """Tell whether no run is started any more."""
         return self._closing
