@@ -18,6 +18,8 @@ from topology import Topology, composed
 from users import LINK, Crowd, crowd_at_the_api, crowd_at_the_page
 from workers import edition
 
+# Eight processes take two cores a minute to start.
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 RECOVERY_SECONDS = 30.0
 BEFORE_SECONDS, AFTER_SECONDS = 4.0, 3.0  # in which everybody asks once and again
 LONG = "가나다 " * 200  # 2 s of the scripted model
@@ -60,7 +62,6 @@ def spoken(answer: list[Event]) -> tuple[str, int]:
     return said(answer), sum(event.name in ("error", "restart") for event in answer)
 
 
-@pytest.mark.slow
 def test_question_is_answered_through_the_queue(client: Client, running: Topology) -> None:
     faq = faq_of(client)
     answer = client.ask("알려 주세요 [[reply: 정산은 메뉴에서 봅니다 [1].]]", faq_id=faq["id"])
@@ -73,7 +74,6 @@ def test_question_is_answered_through_the_queue(client: Client, running: Topolog
         assert worker.metric("smartstore_messages_total", queue="answers", outcome="done") >= 1
 
 
-@pytest.mark.slow
 async def test_page_is_answered_through_the_queue(running: Topology) -> None:
     url = running.url("chat")
     cookies = await asyncio.to_thread(cookies_of, url)
@@ -85,7 +85,6 @@ async def test_page_is_answered_through_the_queue(running: Topology) -> None:
     assert list((running.folder / "chat" / "data").glob("*.sqlite3")) == []  # what was said is in PostgreSQL
 
 
-@pytest.mark.slow
 def test_reindex_by_the_api_changes_what_is_answered(client: Client, running: Topology) -> None:
     question = "정산 관리는 언제 되나요?"
     shutil.copyfile(edition(running.folder, int(time.time())), running.faq)
@@ -99,13 +98,11 @@ def test_reindex_by_the_api_changes_what_is_answered(client: Client, running: To
     wait_until(lambda: client.reply(question, model="extractive")["answer"]["text"].startswith(f"{number}판"), 20)
 
 
-@pytest.mark.slow
 def test_operators_routes_ask_for_the_key(running: Topology) -> None:
     with running.client() as stranger:
         assert stranger.post("/api/index", json={}).status_code == 401
 
 
-@pytest.mark.slow
 def test_nothing_is_written_but_below_data_and_tmp(running: Topology) -> None:
     for name in roles({"services": running.services}):
         written = {path.name for path in (running.folder / name).iterdir() if path.suffix != ".log"}
@@ -180,8 +177,6 @@ def lost_or_doubled(client: Client, crowd: Crowd) -> list[tuple[str, int]]:
     return found
 
 
-@pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("victim", ["api", "answer-worker", "index-worker", "redis", "rabbitmq", "standalone"])
 def test_killed_process_costs_no_answer_that_was_given(client: Client, running: Topology, victim: str) -> None:
@@ -198,8 +193,6 @@ def test_killed_process_costs_no_answer_that_was_given(client: Client, running: 
     assert running.processes[victim].starts >= 2
 
 
-@pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_killed_page_costs_no_answer_that_was_given(running: Topology) -> None:
     with crowd_at_the_page(running) as crowd:
@@ -215,8 +208,6 @@ async def test_killed_page_costs_no_answer_that_was_given(running: Topology) -> 
     assert [text for text in finished if text not in kept] == []
 
 
-@pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_index_worker_finishes_its_reindex(client: Client, running: Topology) -> None:
     shutil.copyfile(edition(running.folder, int(time.time()), rows=100), running.faq)
@@ -230,8 +221,6 @@ def test_killed_index_worker_finishes_its_reindex(client: Client, running: Topol
     assert time.monotonic() - killed_at < RECOVERY_SECONDS
 
 
-@pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("role", ["answer-worker", "api"])
 def test_stopping_a_role_lets_its_answer_end(client: Client, running: Topology, role: str) -> None:

@@ -256,5 +256,7 @@ def test_citations_of_no_source_are_taken_out(text: str, left: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["[1]", "[2]", "[12]", "[", "]", "3", "가 "])).map("".join), st.integers(0, 5))
+@example("[3[12]]", 3)
+@example("[3[12][12]]", 3)
 def test_what_is_left_cites_the_same_sources(text: str, sources: int) -> None:
     assert cited_numbers(without_dangling(text, sources), sources) == cited_numbers(text, sources)

@@ -29,6 +29,7 @@ TAGS = re.compile("[\U000e0000-\U000e0fff]")  # nobody sees them, and a model ma
 # A prompt's own tags, and the marks of chat templates such as <|im_start|>, which servers take for what they are.
 FENCE = re.compile(r"<[\s/]*(?:faq|question|history)\b(?:[^<>]*>)?|<\|[^<>|]*\|>", re.IGNORECASE)
 CITATION = re.compile(r"\[(\d{1,2})\]")
+OPENED, CLOSED = re.compile(r"\[\d{0,2}$"), re.compile(r"\d{0,2}\]")
 
 
 def prompts() -> list[str]:
@@ -109,8 +110,16 @@ def cited_numbers(text: str, sources: int) -> list[int]:
 
 
 def without_dangling(text: str, sources: int) -> str:
-    """Return the text without citations that point to no source."""
-    return CITATION.sub(lambda mark: mark[0] if 1 <= int(mark[1]) <= sources else "", text)
+    """Return the text without citations that point to no source; what stood around one makes no new one."""
+    kept, end = "", 0
+    for mark in CITATION.finditer(text):
+        if not 1 <= int(mark[1]) <= sources:
+            kept, end = _joined(kept, text[end : mark.start()]), mark.end()
+    return _joined(kept, text[end:])
+
+
+def _joined(before: str, after: str) -> str:
+    return f"{before} {after}" if OPENED.search(before) and CLOSED.match(after) else before + after
 
 
 def unfenced(text: str) -> str:
