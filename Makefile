@@ -4,10 +4,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 FAQ ?=
 ROWS ?=
+MILVUS_HASH := 69515a0630ce29fd10e101fa442afea8ca1387b93a456cd9bd41fdf3deb93d04
 PYTEST := $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev env run test test-long test-finetune check fix bench demo audit sbom lock clean
+.PHONY: help setup setup-dev env run test test-long test-milvus test-finetune check fix bench demo audit sbom lock clean
 
 help:  ## 이 목록을 보여 줍니다
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -33,10 +34,18 @@ run: setup  ## 채팅 페이지를 http://127.0.0.1:8000/ 에 엽니다 (FAQ=파
 	@$(BIN)/smartstore serve
 
 test: check  ## 모든 검사와 시험을 실행합니다
-	@$(PYTEST) -m "not long"
+	@$(PYTEST) -m "not long and not milvus"
 
 test-long: check  ## 횟수를 줄이지 않은 시험까지 실행합니다
-	@$(PYTEST)
+	@$(PYTEST) -m "not milvus"
+
+test-milvus: setup-dev .venv/milvus/milvus  ## 벡터 저장소의 시험을 진짜 Milvus 2.3.5에서 실행합니다 (.venv/milvus/에 설치합니다)
+	@$(BIN)/python -m pytest -m milvus tests/contract/test_collections.py
+
+# The last one that PyPI carries for Linux, by its hash; it needs no other package.
+.venv/milvus/milvus:
+	@echo "milvus==2.3.5 --hash=sha256:$(MILVUS_HASH)" > .venv/milvus.txt
+	@$(BIN)/uv pip install -q --target .venv/milvus --require-hashes -r .venv/milvus.txt
 
 test-finetune: setup .venv/finetune/.installed  ## 미세조정을 CPU에서 시험합니다 (PyTorch를 .venv/finetune/에 설치합니다)
 	@.venv/finetune/bin/python -m pytest -c tests/finetune/pytest.ini tests/finetune
@@ -62,6 +71,7 @@ bench: setup-dev  ## 성능을 재어 출력합니다
 	@$(BIN)/python tests/benchmarks/models.py
 	@$(BIN)/python tests/benchmarks/queues.py
 	@$(BIN)/python tests/benchmarks/queueing.py
+	@$(BIN)/python tests/benchmarks/load.py
 	@$(BIN)/python tests/benchmarks/growth.py $(if $(FAQ),"$(FAQ)") $(if $(ROWS),--rows $(ROWS))
 
 demo: setup-dev  ## 채팅 페이지의 화면과 대화를 docs/demo/에 다시 만듭니다

@@ -3,20 +3,18 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from conftest import START_SECONDS, free_port, settings_for, wait_until
+from conftest import settings_for, wait_until
+from milvuses import MilvusProcess
 
 from smartstore_indexing.index_worker import PREFETCH
 from smartstore_indexing.milvus import Collections
@@ -33,37 +31,6 @@ END_SECONDS = 40.0
 ROWS = 40
 NOUNS = ("정산", "배송", "반품", "쿠폰", "리뷰", "적립금", "톡톡", "원산지")
 ASKS = ("언제 되나요?", "어디에서 설정하나요?", "왜 보이지 않나요?", "누가 할 수 있나요?", "어떻게 취소하나요?")
-
-
-class MilvusProcess:
-    """A `milvus-lite server` of the tests' own."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._folder = Path(tempfile.mkdtemp(prefix="milvus-"))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Return as soon as it takes calls."""
-        listening = ["--host", "127.0.0.1", "--port", str(self.port)]
-        with (self._folder / "server.out").open("ab") as output:
-            self._process = subprocess.Popen(
-                [PROGRAMS / "milvus-lite", "server", "--data-dir", self._folder / "data", *listening],
-                env={"PATH": os.defpath, "HOME": str(self._folder), "GRPC_VERBOSITY": "NONE"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=START_SECONDS)
-
-    def remove(self) -> None:
-        """End it and delete what it stored."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(timeout=END_SECONDS)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -180,10 +180,10 @@ class Topology:
 
 
 @contextmanager
-def composed(folder: Path, faq: Path) -> Iterator[Topology]:
+def composed(folder: Path, faq: Path, model_speed: tuple[str, ...] = MODEL) -> Iterator[Topology]:
     """Yield the topology of an FAQ file, all of it up and healthy, started in compose.yaml's order."""
     with ExitStack() as stack:
-        model = stack.enter_context(scripted_model(*MODEL))
+        model = stack.enter_context(scripted_model(*model_speed))
         env, _ = made_env(
             folder,
             f"FAQ={faq}\nOPENAI_API_KEY=sk-secret-of-the-tests\nOPENAI_BASE_URL={model.url}\n",

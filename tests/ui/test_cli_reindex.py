@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from brokers import RabbitProcess
 from conftest import settings_for
+from milvuses import MilvusProcess
 from program import Result, World
 from pydantic import SecretStr
-from workers import MilvusProcess, edition, sharing, working
+from workers import edition, sharing, working
 
 from smartstore_indexing.errors import InvalidRequest, Misconfigured
 from smartstore_indexing.opening import opened_queues

@@ -12,10 +12,11 @@ import httpx
 import pytest
 from brokers import Proxy, RabbitProcess, by_way_of
 from conftest import wait_until
+from milvuses import MilvusProcess
 from pydantic import SecretStr
 from served import serving
 from talking import Client
-from workers import MilvusProcess, Shared, edition, sharing, working
+from workers import Shared, edition, sharing, working
 
 from smartstore_indexing.opening import opened_queues
 from smartstore_indexing.setting_groups import RabbitMQSettings
