@@ -108,28 +108,20 @@ def asked(running: Topology, folder: Path, users: int, minutes: float) -> list[d
     """Return what Locust's users measured."""
     questions, measured = folder / "questions.txt", folder / "measured.jsonl"
     questions.write_text("\n".join(fresh_questions()), encoding="utf-8")
-    command = [sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("load_user.py"))]
+    users_file = str(Path(__file__).with_name("load_user.py"))
+    command = [sys.executable, "-m", "locust", "--headless", "--only-summary", "--locustfile", users_file]
     crowd = ["--users", str(users), "--spawn-rate", str(PER_SECOND), "--run-time", f"{minutes * 60:.0f}s"]
+    where = ["--stop-timeout", "30", "--host", running.url("api")]
     files = ["--asked", str(questions), "--measured", str(measured)]
     done = subprocess.run(
-        [
-            *command,
-            "--headless",
-            "--only-summary",
-            "--stop-timeout",
-            "30",
-            "--host",
-            running.url("api"),
-            *crowd,
-            *files,
-        ],
+        [*command, *crowd, *where, *files],
         env={"PATH": os.defpath, "HOME": str(folder)},
         cwd=folder,
         check=False,
         capture_output=True,
         text=True,
     )
-    print(done.stderr)
+    print(f"{done.stderr}Locust ended with {done.returncode} (0: it saw no failure)")
     return [json.loads(line) for line in measured.read_text(encoding="utf-8").splitlines()]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from locust import HttpUser, between, events, task
 from locust.argument_parser import LocustArgumentParser
+from requests import RequestException
 
 THINK_SECONDS = (20, 40)
 TURNS_OF_A_TALK = 4
@@ -68,16 +69,19 @@ class Seller(HttpUser):
 def heard(response: Any, clock: float) -> dict[str, Any]:
     """Return what an answer brought, its first token and its end in milliseconds from the question on."""
     found: dict[str, Any] = {"first": 0.0, "kind": "", "session_id": "", "problem": ""}
-    if response.status_code != 200:
-        found["problem"] = f"{response.status_code} {response.text}"
     name = "nothing"
-    for line in response.iter_lines():
-        if line.startswith(b"event: "):
-            name = line[7:].decode()
-            if name == "token" and not found["first"]:
-                found["first"] = since(clock)
-        elif line.startswith(b"data: "):
-            found |= told(name, json.loads(line[6:]))
+    if response.status_code != 200:
+        return found | {"problem": f"{response.status_code} {response.error or response.text}", "whole": since(clock)}
+    try:
+        for line in response.iter_lines():
+            if line.startswith(b"event: "):
+                name = line[7:].decode()
+                if name == "token" and not found["first"]:
+                    found["first"] = since(clock)
+            elif line.startswith(b"data: "):
+                found |= told(name, json.loads(line[6:]))
+    except RequestException as error:
+        found["problem"] = repr(error)
     if name != "done":
         found["problem"] = found["problem"] or f"ended with {name}"
     return found | {"whole": since(clock)}
